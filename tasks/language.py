@@ -1,0 +1,173 @@
+"""Language modelling: a text and a model become a `Task`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from optax import softmax_cross_entropy_with_integer_labels
+
+from tasks.base import Batch, Data, ModelState, Params, Task
+from tasks.batching import sample_windows, sum_over
+from tasks.checks import check_counts, check_dtype
+from tasks.data import Dataset, load_text
+from tasks.functional import count_parameters, functional
+from tasks.models import TransformerLM
+from tasks.registry import register
+
+# At a time: 2 MiB, so that a CPU keeps what it computes from them in its caches.
+_EVALUATION_LOGITS = 2**19
+
+
+def language_model(
+    dataset: Dataset,
+    build: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    context: int,
+    batch_size: int,
+    metadata: dict[str, Any],
+) -> Task:
+    """Makes a task of predicting each next token of a text.
+
+    A training batch is `batch_size` windows of `context + 1` tokens at random places.
+    Evaluation cuts the split into consecutive windows, so that every token but the
+    first is predicted exactly once, from at most `context` tokens.
+
+    Args:
+      dataset: tokens; see `load_text`.
+      build: `rngs -> module`, which maps tokens (batch, time) to logits (batch, time,
+        vocabulary).
+      context: number of tokens that the model reads.
+      batch_size: windows in a training batch.
+      metadata: what the model is; joins that of the data in the task's metadata.
+
+    Returns:
+      A task whose loss is in nats per token and whose `evaluate` gives `loss` and
+      `bits_per_byte`, which compares between tokenizations.
+    """
+    length = len(dataset.splits["train"]["tokens"])
+    if context >= length:
+        raise ValueError(
+            f"context must be less than the {length} tokens of {dataset.name}, "
+            f"got {context}"
+        )
+    init, apply = functional(build)
+
+    def cross_entropy(
+        params: Params, model_state: ModelState, window: jax.Array
+    ) -> tuple[jax.Array, ModelState]:
+        logits, model_state = apply(params, model_state, window[:, :-1])
+        losses = softmax_cross_entropy_with_integer_labels(logits, window[:, 1:])
+        return losses, model_state
+
+    def loss(
+        params: Params, model_state: ModelState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, ModelState]:
+        del key
+        losses, model_state = cross_entropy(params, model_state, batch)
+        return losses.mean(), model_state
+
+    def sample(data: Data, key: jax.Array) -> Batch:
+        return sample_windows(data["tokens"], key, batch_size, context + 1)
+
+    def evaluate(
+        params: Params, model_state: ModelState, data: Data
+    ) -> dict[str, jax.Array]:
+        tokens = data["tokens"]
+        num_targets = len(tokens) - 1
+
+        def per_window(windows: jax.Array) -> dict[str, jax.Array]:
+            place = windows[:, None] * context + jnp.arange(context + 1)[None]
+            window = tokens[jnp.minimum(place, num_targets)].astype(jnp.int32)
+            losses, _ = cross_entropy(params, model_state, window)
+            inside = place[:, 1:] <= num_targets
+            return {"loss": jnp.sum(jnp.where(inside, losses, 0), axis=1)}
+
+        windows = -(-num_targets // context)
+        at_a_time = max(1, _EVALUATION_LOGITS // (context * dataset.num_classes))
+        mean = sum_over(per_window, windows, at_a_time)["loss"] / num_targets
+        bits_per_byte = mean / (math.log(2) * data["bytes_per_token"])
+        return {"loss": mean, "bits_per_byte": bits_per_byte}
+
+    return Task(
+        name=dataset.name,
+        init=init,
+        loss=loss,
+        sample=sample,
+        evaluate=evaluate,
+        data=jax.tree.map(jnp.asarray, dict(dataset.splits)),
+        metadata={
+            **dataset.metadata,
+            **metadata,
+            "num_parameters": count_parameters(init),
+            "context": context,
+            "batch_size": batch_size,
+        },
+    )
+
+
+def transformer_lm(
+    dataset_name: str,
+    /,
+    *,
+    width: int = 128,
+    depth: int = 4,
+    num_heads: int = 4,
+    context: int = 128,
+    batch_size: int = 32,
+    level: str = "byte",
+    dtype: str = "float32",
+    data_dir: str | None = None,
+) -> Task:
+    """Makes a task of modelling a text with a decoder-only transformer.
+
+    Args:
+      dataset_name: a text that `load_text` knows.
+      width: size of the residual stream, a multiple of `num_heads`.
+      depth: number of blocks.
+      num_heads: attention heads per block.
+      context: number of tokens that the model reads.
+      batch_size: windows in a training batch.
+      level: what a token is: `byte`, `character` or `word`.
+      dtype: in which activations are computed; parameters are float32.
+      data_dir: the folder of data sets.
+
+    Example:
+      >>> task = transformer_lm("python_docs", width=16, depth=1, context=32)
+      >>> task.sample(task.data["train"], jax.random.key(0)).shape
+      (32, 33)
+    """
+    check_counts(width=width, depth=depth, num_heads=num_heads)
+    check_counts(context=context, batch_size=batch_size)
+    compute_dtype = check_dtype(dtype)
+    dataset = load_text(dataset_name, level, data_dir)
+    shape = {"width": width, "depth": depth, "num_heads": num_heads}
+    return language_model(
+        dataset,
+        lambda rngs: TransformerLM(
+            dataset.num_classes,
+            context=context,
+            dtype=compute_dtype,
+            rngs=rngs,
+            **shape,
+        ),
+        context=context,
+        batch_size=batch_size,
+        metadata={"model": "TransformerLM", **shape, "level": level, "dtype": dtype},
+    )
+
+
+register(
+    "python-docs-lm",
+    partial(transformer_lm, "python_docs", width=64, depth=2, context=64, batch_size=8),
+)
+register(
+    "tiny-shakespeare-lm",
+    partial(transformer_lm, "tiny_shakespeare", level="character"),
+)
+register("wikitext2-lm", partial(transformer_lm, "wikitext2"))
