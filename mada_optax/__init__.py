@@ -1,0 +1,15 @@
+"""Optimizers that adapt their own hyper-parameters while they train."""
+
+from mada_optax.family import MadaHyperparams as MadaHyperparams
+from mada_optax.mada import MadaState as MadaState
+from mada_optax.mada import diagnostics as diagnostics
+from mada_optax.mada import hyper_adam as hyper_adam
+from mada_optax.mada import mada as mada
+from mada_optax.mada import mada_final_state as mada_final_state
+from mada_optax.mada import scale_by_mada as scale_by_mada
+from mada_optax.members import adam as adam
+from mada_optax.members import adan as adan
+from mada_optax.members import amsgrad as amsgrad
+from mada_optax.members import avgrad as avgrad
+from mada_optax.members import lion as lion
+from mada_optax.members import yogi as yogi

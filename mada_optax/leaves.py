@@ -1,0 +1,29 @@
+"""What every optimizer here asks of the leaves of a tree."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def reject_complex(tree: Any) -> None:
+    """Raises `ValueError` if a leaf is complex."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(
+                "Complex parameters are not supported, but leaf "
+                f"{jax.tree_util.keystr(path)} is {leaf.dtype}: wrap the optimizer in "
+                "optax.contrib.split_real_and_imaginary."
+            )
+
+
+def wide_dtype(leaf: Any) -> Any:
+    """The dtype of a leaf's moments: its own, and float32 at least."""
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def widest_dtype(tree: Any) -> Any:
+    """The dtype of scalars that meet every leaf, float32 at least."""
+    dtypes = map(wide_dtype, jax.tree.leaves(tree))
+    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
