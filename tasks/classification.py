@@ -45,6 +45,16 @@ def classifier(
 
     Returns:
       A task whose loss is in nats and whose `evaluate` gives `loss` and `accuracy`.
+
+    Example:
+      >>> task = classifier(
+      ...     load_images("digits"),
+      ...     lambda rngs: MLP(64, 10, width=8, depth=1, rngs=rngs),
+      ...     batch_size=4,
+      ...     metadata={"model": "MLP"},
+      ... )
+      >>> task.sample(task.data["train"], jax.random.key(0))["image"].shape
+      (4, 8, 8, 1)
     """
     init, apply = functional(build)
     train_images = dataset.splits["train"]["image"]

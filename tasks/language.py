@@ -49,6 +49,22 @@ def language_model(
     Returns:
       A task whose loss is in nats per token and whose `evaluate` gives `loss` and
       `bits_per_byte`, which compares between tokenizations.
+
+    Raises:
+      ValueError: the text is not longer than `context`.
+
+    Example:
+      >>> task = language_model(
+      ...     load_text("python_docs"),
+      ...     lambda rngs: TransformerLM(
+      ...         256, context=16, width=8, depth=1, num_heads=1, rngs=rngs
+      ...     ),
+      ...     context=16,
+      ...     batch_size=4,
+      ...     metadata={"model": "TransformerLM"},
+      ... )
+      >>> task.sample(task.data["train"], jax.random.key(0)).shape
+      (4, 17)
     """
     length = len(dataset.splits["train"]["tokens"])
     if context >= length:

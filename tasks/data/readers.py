@@ -42,8 +42,10 @@ def read_npz(path: pathlib.Path) -> Images:
     Returns:
       Images, uint8 of shape (rows, height, width, channels), and int32 labels (rows,).
     """
-    with _refusing(path, ".npz image set"), np.load(path, allow_pickle=False) as file:
-        return _images(file["x"], file["y"])
+    content = io.BytesIO(read_bytes(path))
+    with _refusing(path, ".npz image set"):
+        arrays = np.load(content, allow_pickle=False)
+        return _images(arrays["x"], arrays["y"])
 
 
 def read_idx(image_path: pathlib.Path, label_path: pathlib.Path) -> Images:
@@ -70,7 +72,7 @@ def read_cifar(path: pathlib.Path) -> Images:
     with _refusing(path, "CIFAR-10 batch"):
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         image = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return _images(image, np.asarray(batch[b"labels"]))
+        return _images(image, np.array(batch[b"labels"]))
 
 
 def _read_idx_array(path: pathlib.Path) -> np.ndarray:
@@ -103,24 +105,30 @@ def _images(image: np.ndarray, label: np.ndarray) -> Images:
     return np.ascontiguousarray(image), label.astype(np.int32)
 
 
-def _dtype(name: str, align: int, copy: int) -> np.dtype:
-    # Pickles of Python 2 hold 0 and 1, which NumPy wants to be booleans.
-    return np.dtype(name, align=bool(align), copy=bool(copy))
+def _encode(text: str, encoding: str) -> bytes:
+    # How Python 3 writes bytes in the protocols of Python 2.
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"refused to encode in {encoding!r}")
+    return text.encode(encoding)
 
 
-_reconstruct = np.empty(0).__reduce__()[0]
-_PICKLED_ARRAY = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+_from_parts = np.empty(0).__reduce__()[0]
+_from_buffer = np.empty(0).__reduce_ex__(5)[0]
+_ALLOWED = {
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _from_parts,
+    ("numpy._core.multiarray", "_reconstruct"): _from_parts,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str) -> Any:
         try:
-            return _PICKLED_ARRAY[module_name, global_name]
+            return _ALLOWED[module_name, global_name]
         except KeyError:
             raise pickle.UnpicklingError(
                 f"refused to load {module_name}.{global_name}: only NumPy arrays are "

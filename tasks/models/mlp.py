@@ -21,6 +21,11 @@ class MLP(nnx.Module):
       depth: number of hidden layers.
       dtype: in which activations are computed; parameters are float32.
       rngs: random streams of the initialization.
+
+    Example:
+      >>> mlp = MLP(64, 10, width=32, depth=2, rngs=nnx.Rngs(0))
+      >>> mlp(jnp.zeros((5, 8, 8))).shape
+      (5, 10)
     """
 
     def __init__(

@@ -79,6 +79,16 @@ class TransformerLM(nnx.Module):
       mlp_ratio: width of the MLP's hidden layer over `width`.
       dtype: in which activations are computed; parameters are float32.
       rngs: random streams of the initialization.
+
+    Raises:
+      ValueError: `width` is not a multiple of `num_heads`.
+
+    Example:
+      >>> lm = TransformerLM(
+      ...     256, context=8, width=16, depth=1, num_heads=2, rngs=nnx.Rngs(0)
+      ... )
+      >>> lm(jnp.zeros((5, 8), int)).shape
+      (5, 8, 256)
     """
 
     def __init__(
