@@ -1,6 +1,8 @@
 """Optimizers that adapt their own hyper-parameters while they train."""
 
 from mada_optax.family import MadaHyperparams as MadaHyperparams
+from mada_optax.hypergradient import HypergradientState as HypergradientState
+from mada_optax.hypergradient import hypergradient as hypergradient
 from mada_optax.mada import MadaState as MadaState
 from mada_optax.mada import diagnostics as diagnostics
 from mada_optax.mada import hyper_adam as hyper_adam

@@ -1,7 +1,7 @@
 """Projected heavy-ball descent on a vector of coefficients."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +19,13 @@ def vector(
     names: Sequence[str],
     learn: Sequence[str],
     defaults: Mapping[str, float],
+    check: Callable[[str, Any], None] = domains.check_number,
 ) -> list[Any]:
-    """One non-negative number per name: `value`, or its entry, or the default.
+    """One number per name: `value`, or its entry, or the default.
 
     Raises:
-      ValueError: an unknown name, a negative number, or a learned coefficient that
-        has neither an entry nor a default.
+      ValueError: an unknown name, a number that `check` refuses, or a learned
+        coefficient that has neither an entry nor a default.
     """
     if isinstance(value, Mapping):
         domains.check_names(argument, value, names)
@@ -36,7 +37,7 @@ def vector(
             raise ValueError(
                 f"{argument} has no default for {name!r}; pass {{{name!r}: ...}}."
             )
-        domains.check_number(f"{argument} of {name!r}", table[name])
+        check(f"{argument} of {name!r}", table[name])
     return [table[name] if name in learn else 0.0 for name in names]
 
 
@@ -67,15 +68,15 @@ class Descent:
     def step(
         self, q: jax.Array, buffer: jax.Array, h: jax.Array, enabled: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """One step; what is not learned, not enabled or not finite stays bit-equal."""
+        """One step; what is not learned or not enabled stays bit-equal."""
         tanh = np.asarray(self.unconstrained)
         lower, upper = jnp.asarray(self.bounds, q.dtype).T
-        moves = jnp.isfinite(h) & np.asarray(self.learned) & enabled
-        h = jnp.where(moves, h, 0) * self.scale
+        moves = np.asarray(self.learned) & enabled
+        h = jnp.where(moves, h, 0) * jnp.asarray(self.scale, q.dtype)
         if tanh.any():
             h = jnp.where(tanh, h * 2 * q * (1 - q), h)
         if self.clip is not None:
-            h = h * jnp.minimum(1, self.clip / (jnp.abs(h) + 1e-6))
+            h *= jnp.minimum(1, jnp.asarray(self.clip, q.dtype) / (jnp.abs(h) + 1e-6))
         new_buffer = jnp.asarray(self.momentum, q.dtype) * buffer + h
         change = jnp.asarray(self.rate, q.dtype) * new_buffer
         new = q - change

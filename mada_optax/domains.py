@@ -1,7 +1,7 @@
 """Where the coefficients of an optimizer may lie, and the errors that say so."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,10 @@ import numpy as np
 
 UNIT = (0.0, 1.0)
 
-# Values for which the update is defined: [lower, upper), or [0, 1] for the weights.
+FREE = (-math.inf, math.inf)
+
 _DECAYS = ("b1", "b2", "b3")
+_WEIGHTS = ("c", "rho", "gamma")
 
 # The box of the released MADA code, spec/mada.md section 3.5.
 BOX: Mapping[str, tuple[float, float]] = {
@@ -21,7 +23,16 @@ BOX: Mapping[str, tuple[float, float]] = {
     "c": UNIT,
     "rho": UNIT,
     "gamma": UNIT,
-    "learning_rate": (-math.inf, math.inf),
+    "learning_rate": FREE,
+}
+
+# Where hyper-parameters with a usual name make sense.
+DOMAIN: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys((*_DECAYS, "decay", "momentum"), (0.0, 1 - 1e-6)),
+    **dict.fromkeys(_WEIGHTS, UNIT),
+    **dict.fromkeys(
+        ("learning_rate", "weight_decay", "eps", "eps_root"), (0.0, math.inf)
+    ),
 }
 
 
@@ -47,15 +58,24 @@ def concrete(value: Any) -> float | None:
     return float(value) if np.ndim(value) == 0 else None
 
 
-def check_coefficient(name: str, value: Any) -> None:
-    """Raises `ValueError` if a known value is outside the domain of `name`."""
+def check_decay(name: str, value: Any) -> None:
+    """Raises `ValueError` if a known value is outside [0, 1)."""
     number = concrete(value)
-    if number is None:
-        return
-    inside = 0 <= number < 1 if name in _DECAYS else 0 <= number <= 1
-    if not inside:
-        allowed = "[0, 1)" if name in _DECAYS else "[0, 1]"
-        raise ValueError(f"{name} must be in {allowed}, got {number}.")
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {number}.")
+
+
+def check_coefficient(name: str, value: Any) -> None:
+    """Raises `ValueError` for a coefficient, or a schedule's start, out of domain."""
+    if callable(value):
+        value = _first_value(value)
+    else:
+        check_numeric(name, value)
+    if name in _DECAYS:
+        check_decay(name, value)
+    number = concrete(value)
+    if name in _WEIGHTS and number is not None and not 0 <= number <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {number}.")
 
 
 def check_number(
@@ -118,15 +138,34 @@ def check_start(
         )
 
 
+def _first_value(schedule: Any) -> Any:
+    with jax.ensure_compile_time_eval():
+        return schedule(jnp.zeros((), jnp.int32))
+
+
+def check_numeric(name: str, value: Any) -> None:
+    """Raises `TypeError` unless `value` is a number or an array."""
+    if not is_static(value) and not isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(
+            f"{name} must be a number or an array, got {value!r} of type "
+            f"{type(value).__name__}."
+        )
+
+
 def check_learning_rate(learning_rate: Any) -> None:
-    """Raises `ValueError` for a learning rate, or a schedule's first value, of NaN."""
-    value = learning_rate
+    """Raises for what is no learning rate.
+
+    Raises:
+      TypeError: neither a number, nor an array, nor a schedule.
+      ValueError: a value, or a schedule's first value, that is not finite.
+    """
+    what, value = "value", learning_rate
     if callable(learning_rate):
-        with jax.ensure_compile_time_eval():
-            value = learning_rate(jnp.zeros((), jnp.int32))
+        what, value = "the schedule's value at step 0", _first_value(learning_rate)
+    else:
+        check_numeric("learning_rate", value)
     number = concrete(value)
     if number is not None and not math.isfinite(number):
-        what = "the schedule's value at step 0" if callable(learning_rate) else "value"
         raise ValueError(f"learning_rate must be finite, {what} is {number}.")
 
 
@@ -143,12 +182,15 @@ def resolve_bounds(
     bounds = dict(bounds or {})
     check_names("bounds", bounds, defaults)
     for name, pair in bounds.items():
-        if len(pair) != 2 or not pair[0] <= pair[1]:
+        lowest, highest, domain = -math.inf, math.inf, "the reals"
+        if name in _WEIGHTS:
+            lowest, highest, domain = 0.0, 1.0, "[0, 1]"
+        if name in _DECAYS:
+            lowest, highest, domain = 0.0, math.nextafter(1.0, 0.0), "[0, 1)"
+        ordered = isinstance(pair, Sequence) and len(pair) == 2
+        if not ordered or not lowest <= pair[0] <= pair[1] <= highest:
             raise ValueError(
-                f"bounds[{name!r}] must be (lower, upper) with lower <= upper, "
-                f"got {pair!r}."
+                f"bounds[{name!r}] must be (lower, upper) with lower <= upper in "
+                f"{domain}, got {pair!r}."
             )
-        if name != "learning_rate":
-            for bound in pair:
-                check_coefficient(f"{name}", bound)
     return {**defaults, **bounds}

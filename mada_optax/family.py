@@ -21,7 +21,7 @@ ICML 2024, https://arxiv.org/abs/2401.08893. The Lion branch takes Lion's own or
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,23 +55,23 @@ class MadaHyperparams(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What one leaf remembers of the steps so far; `None` where nothing needs it.
+    """Averages over the steps so far; `None` where nothing needs them.
+
+    The fields are arrays of one leaf, or trees of them in a state.
 
     Attributes:
       mu: first moment m.
       nu: second moment v.
       nu_mean: mean of v over time.
-      diff: moving average n of the gradient differences.
+      diff: moving average n of the gradient changes.
       lion: Lion's momentum.
-      grad: the gradient of the last step.
     """
 
-    mu: jax.Array | None
-    nu: jax.Array | None
-    nu_mean: jax.Array | None
-    diff: jax.Array | None
-    lion: jax.Array | None
-    grad: jax.Array | None
+    mu: Any
+    nu: Any
+    nu_mean: Any
+    diff: Any
+    lion: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,6 @@ class Form:
       bias_correction: divide m by 1 - b1^t and v by 1 - b2^t.
       debias_n: divide n by 1 - b3^t.
       detach_average: the mean over time is a constant of differentiation.
-      prev_grad: "true", or "zero" to take the whole gradient as its own change.
     """
 
     active: frozenset[str]
@@ -98,31 +97,23 @@ class Form:
     bias_correction: bool
     debias_n: bool
     detach_average: bool
-    prev_grad: str
 
     @property
     def keeps(self) -> Moments:
-        """The buffers that a step needs, as booleans."""
+        """The averages that a step needs, as booleans."""
         adaptive = not self.lion_only
-        diff = adaptive and "b3" in self.active
         return Moments(
             mu=adaptive,
             nu=adaptive,
             nu_mean=adaptive and "rho" in self.active,
-            diff=diff,
+            diff=self.uses_change,
             lion="gamma" in self.active,
-            grad=diff and self.prev_grad == "true",
         )
 
-
-class Scalars(NamedTuple):
-    """The numbers of one step, in the dtype of a leaf."""
-
-    q: MadaHyperparams
-    count: jax.Array
-    c1: jax.Array
-    c2: jax.Array
-    c3: jax.Array
+    @property
+    def uses_change(self) -> bool:
+        """Whether a step needs the change of the gradient."""
+        return not self.lion_only and "b3" in self.active
 
 
 @jax.custom_jvp
@@ -132,72 +123,9 @@ def one_minus_power(b: jax.Array, t: jax.Array) -> jax.Array:
 
 
 @one_minus_power.defjvp
-def _power_jvp(primals, tangents):
+def _one_minus_power_jvp(primals, tangents):
     b, t = primals
     return one_minus_power(b, t), -t * b ** (t - 1) * tangents[0]
-
-
-def scalars(q: MadaHyperparams, t: jax.Array, form: Form, dtype) -> Scalars:
-    """Casts q to a leaf's dtype and adds the bias corrections of step t >= 1."""
-    q = jax.tree.map(lambda x: jnp.asarray(x, dtype), q)
-    t = t.astype(dtype)
-    one = jnp.ones((), dtype)
-    corrected = form.bias_correction
-    return Scalars(
-        q=q,
-        count=t,
-        c1=one_minus_power(q.b1, t) if corrected else one,
-        c2=one_minus_power(q.b2, t) if corrected else one,
-        c3=one_minus_power(q.b3, t) if form.debias_n else one,
-    )
-
-
-class Gradient(NamedTuple):
-    """The gradient of a step and what the second moment makes of it."""
-
-    change: jax.Array | None
-    ahead: jax.Array
-    square: jax.Array
-    weight: jax.Array | float
-
-
-def _gradient(old: Moments, grad: jax.Array, q: MadaHyperparams, form: Form):
-    change, ahead, weight = None, grad, 1.0
-    if "b3" in form.active:
-        change = grad if old.grad is None else grad - old.grad
-        ahead = grad + q.b3 * change
-    square = ahead * ahead
-    if "c" in form.active:
-        weight = q.c + (1 - q.c) * jnp.sign(square - old.nu)
-    return Gradient(change, ahead, square, weight)
-
-
-def advance(old: Moments, grad: jax.Array, s: Scalars, form: Form) -> Moments:
-    """The moments after a step with gradient `grad`."""
-    q, keeps = s.q, form.keeps
-    _, l2 = form.lion_betas
-    mu = nu = nu_mean = diff = lion = None
-    if keeps.lion:
-        lion = l2 * old.lion + (1 - l2) * grad
-    if keeps.mu:
-        g = _gradient(old, grad, q, form)
-        square = g.weight * g.square
-        if "c" in form.active:
-            square = square + (1 - q.c) * old.nu
-        mu = q.b1 * old.mu + (1 - q.b1) * grad
-        nu = q.b2 * old.nu + (1 - q.b2) * square
-        if keeps.nu_mean:
-            nu_mean = old.nu_mean + (nu - old.nu_mean) / s.count
-        if keeps.diff:
-            diff = q.b3 * old.diff + (1 - q.b3) * g.change
-    return Moments(mu, nu, nu_mean, diff, lion, grad if keeps.grad else None)
-
-
-def _second_moment(new: Moments, q: MadaHyperparams, form: Form) -> jax.Array:
-    if new.nu_mean is None:
-        return new.nu
-    mean = jax.lax.stop_gradient(new.nu_mean) if form.detach_average else new.nu_mean
-    return mean if form.mean_only else q.rho * new.nu + (1 - q.rho) * mean
 
 
 def root(x: jax.Array) -> jax.Array:
@@ -206,17 +134,103 @@ def root(x: jax.Array) -> jax.Array:
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
-def _numerator(new: Moments, s: Scalars) -> jax.Array:
-    return (
-        new.mu / s.c1
-        if new.diff is None
-        else (new.mu / s.c1 + s.q.b3 * new.diff / s.c3)
+class Scalars(NamedTuple):
+    """The numbers of step t, in the dtype of a leaf.
+
+    Attributes:
+      q: coefficients.
+      rate: learning rate.
+      t: the step, 1 for the first.
+      over_c1: 1 / (1 - b1^t), or 1 without bias correction.
+      over_c2: 1 / (1 - b2^t), or 1 without bias correction.
+      over_c3: 1 / (1 - b3^t), or 1 if n is not corrected.
+      eps: added to the root.
+      l1: Lion's b1.
+      l2: Lion's b2.
+    """
+
+    q: MadaHyperparams
+    rate: jax.Array
+    t: jax.Array
+    over_c1: jax.Array
+    over_c2: jax.Array
+    over_c3: jax.Array
+    eps: jax.Array
+    l1: jax.Array
+    l2: jax.Array
+
+
+def scalars(q: jax.Array, t: jax.typing.ArrayLike, form: Form, dtype: Any) -> Scalars:
+    """The numbers of step t >= 1 with the fields of `MadaHyperparams` in q, (7,)."""
+    *coefficients, rate = q.astype(dtype)
+    coefficients = MadaHyperparams(*coefficients)
+    t = jnp.asarray(t, dtype)
+
+    def over(b, corrected):
+        return 1 / one_minus_power(b, t) if corrected else jnp.ones((), dtype)
+
+    return Scalars(
+        q=coefficients,
+        rate=rate,
+        t=t,
+        over_c1=over(coefficients.b1, form.bias_correction),
+        over_c2=over(coefficients.b2, form.bias_correction),
+        over_c3=over(coefficients.b3, form.debias_n),
+        eps=jnp.asarray(form.eps, dtype),
+        l1=jnp.asarray(form.lion_betas[0], dtype),
+        l2=jnp.asarray(form.lion_betas[1], dtype),
     )
 
 
-def _lion_sign(old: Moments, grad: jax.Array, form: Form) -> jax.Array:
-    l1, _ = form.lion_betas
-    return jnp.sign(l1 * old.lion + (1 - l1) * grad)
+def _ahead(grad: jax.Array, change: Any, s: Scalars, form: Form) -> jax.Array:
+    return grad + s.q.b3 * change if form.uses_change else grad
+
+
+def _second_moment(old: Moments, ahead: jax.Array, s: Scalars, form: Form) -> jax.Array:
+    q, square = s.q, ahead * ahead
+    if "c" in form.active:
+        sign = jnp.sign(square - old.nu)
+        square = (q.c + (1 - q.c) * sign) * square + (1 - q.c) * old.nu
+    return q.b2 * old.nu + (1 - q.b2) * square
+
+
+def advance(
+    old: Moments, grad: jax.Array, change: Any, s: Scalars, form: Form
+) -> Moments:
+    """The moments after a step with gradient `grad`, which changed by `change`."""
+    q, keeps = s.q, form.keeps
+    mu = nu = nu_mean = diff = lion = None
+    if keeps.mu:
+        mu = q.b1 * old.mu + (1 - q.b1) * grad
+        nu = _second_moment(old, _ahead(grad, change, s, form), s, form)
+    if keeps.nu_mean:
+        nu_mean = old.nu_mean + (nu - old.nu_mean) * (1 / s.t)
+    if keeps.diff:
+        diff = q.b3 * old.diff + (1 - q.b3) * change
+    if keeps.lion:
+        lion = s.l2 * old.lion + (1 - s.l2) * grad
+    return Moments(mu, nu, nu_mean, diff, lion)
+
+
+def _scaled_root(new: Moments, s: Scalars, form: Form) -> tuple[jax.Array, jax.Array]:
+    """V, the second moment of the step, and sqrt(V / C2)."""
+    second = new.nu
+    if new.nu_mean is not None:
+        mean = new.nu_mean
+        mean = jax.lax.stop_gradient(mean) if form.detach_average else mean
+        second = mean if form.mean_only else s.q.rho * second + (1 - s.q.rho) * mean
+    return second, root(second * s.over_c2)
+
+
+def _numerator(new: Moments, s: Scalars) -> jax.Array:
+    numerator = new.mu * s.over_c1
+    if new.diff is not None:
+        numerator += s.q.b3 * s.over_c3 * new.diff
+    return numerator
+
+
+def _lion_sign(old: Moments, grad: jax.Array, s: Scalars) -> jax.Array:
+    return jnp.sign(s.l1 * old.lion + (1 - s.l1) * grad)
 
 
 def direction(
@@ -224,83 +238,79 @@ def direction(
 ) -> jax.Array:
     """What the step moves against: x_t = x_{t-1} - learning_rate * direction."""
     if form.lion_only:
-        return _lion_sign(old, grad, form)
-    r = root(_second_moment(new, s.q, form) / s.c2)
-    adaptive = _numerator(new, s) / (r + form.eps)
+        return _lion_sign(old, grad, s)
+    _, r = _scaled_root(new, s, form)
+    adaptive = _numerator(new, s) / (r + s.eps)
     if "gamma" not in form.active:
         return adaptive
-    return s.q.gamma * adaptive + (1 - s.q.gamma) * _lion_sign(old, grad, form)
+    return s.q.gamma * adaptive + (1 - s.q.gamma) * _lion_sign(old, grad, s)
 
 
 def partials(
     old: Moments,
     grad: jax.Array,
+    change: Any,
     cotangent: jax.Array,
     s: Scalars,
     form: Form,
     learn: tuple[str, ...],
 ) -> dict[str, jax.Array]:
-    """Cotangent * d(-direction)/dq_i for each learned coefficient, element by element.
+    """Cotangent * d(-direction)/dq_i for what is learned, element by element.
 
-    `old` and `grad` are the moments before the step and its gradient; they, the signs
-    and (with `detach_average`) the mean over time are constants of differentiation.
+    `old`, `grad` and `change` are the moments before the step, its gradient and how
+    that changed; they, the signs and (with `detach_average`) the mean over time are
+    constants of differentiation. What has no effect on the step is left out.
     """
-    q, t = s.q, s.count
-    new = advance(old, grad, s, form)
-    out = {}
-    sign = _lion_sign(old, grad, form) if "gamma" in form.active else None
+    q, t, out = s.q, s.t, {}
     if form.lion_only:
-        return {name: -cotangent * sign for name in learn}
+        if "learning_rate" in learn:
+            out["learning_rate"] = -cotangent * _lion_sign(old, grad, s)
+        return out
 
-    second = _second_moment(new, q, form)
-    r = root(second / s.c2)
-    denominator = r + form.eps
+    new = advance(old, grad, change, s, form)
+    second, r = _scaled_root(new, s, form)
     numerator = _numerator(new, s)
-    weighted = cotangent / denominator
+    weighted = cotangent / (r + s.eps)
     if "gamma" in learn:
-        out["gamma"] = cotangent * sign - weighted * numerator
+        out["gamma"] = cotangent * _lion_sign(old, grad, s) - weighted * numerator
     if "learning_rate" in learn:
-        step = weighted * numerator
-        if sign is not None:
-            step = q.gamma * step + (1 - q.gamma) * cotangent * sign
-        out["learning_rate"] = -step
+        out["learning_rate"] = -cotangent * direction(old, new, grad, s, form)
 
-    weighted = q.gamma * weighted
-    # dx/dv without its 1/C2; written so that no r * D^2 can underflow.
+    # gamma * cotangent * dx/d(V / C2): no r * D^2, which underflows, and 0 at r = 0.
     flat = r == 0
-    slope = weighted * (numerator / denominator) / jnp.where(flat, 2, 2 * r)
-    slope = jnp.where(flat, 0, slope) / s.c2
-    g = _gradient(old, grad, q, form)
-    share = 0.0 if form.mean_only else 1.0
-    if new.nu_mean is not None and not form.mean_only:
-        share = q.rho
+    slope = weighted * numerator / jnp.where(flat, 1, (r + s.eps) * r)
+    slope = jnp.where(flat, 0, 0.5 * q.gamma * s.over_c2 * slope)
+    share = 0.0 if form.mean_only else 1.0 if new.nu_mean is None else q.rho
     if new.nu_mean is not None and not form.detach_average:
         share = share + (1 - share) / t
 
     if "b1" in learn:
-        bracket = (old.mu - grad) / s.c1
+        bracket = s.over_c1 * (old.mu - grad)
         if form.bias_correction:
-            bracket += new.mu * (t * q.b1 ** (t - 1) / s.c1**2)
-        out["b1"] = -weighted * bracket
-    if "b2" in learn:
-        square = g.weight * g.square
-        kept = old.nu if "c" not in form.active else q.c * old.nu
-        bracket = share * (kept - square)
-        if form.bias_correction:
-            bracket += second * (t * q.b2 ** (t - 1) / s.c2)
-        out["b2"] = slope * bracket
-    if "b3" in learn:
-        bracket = (new.diff + q.b3 * (old.diff - g.change)) / s.c3
-        if form.debias_n:
-            bracket += new.diff * (t * q.b3**t / s.c3**2)
-        out["b3"] = -weighted * bracket + slope * (
-            share * (1 - q.b2) * 2 * g.weight * g.ahead * g.change
-        )
-    if "c" in learn:
-        sign_square = jnp.sign(g.square - old.nu)
-        out["c"] = (
-            slope * (share * (1 - q.b2)) * ((1 - sign_square) * g.square - old.nu)
-        )
+            bracket += (t * q.b1 ** (t - 1) * s.over_c1**2) * new.mu
+        out["b1"] = -q.gamma * weighted * bracket
     if "rho" in learn:
         out["rho"] = slope * (new.nu - new.nu_mean)
+
+    ahead = _ahead(grad, change, s, form)
+    square = ahead * ahead
+    weight = 1.0
+    if "c" in form.active:
+        sign = jnp.sign(square - old.nu)
+        weight = q.c + (1 - q.c) * sign
+        if "c" in learn:
+            bracket = (1 - sign) * square - old.nu
+            out["c"] = share * (1 - q.b2) * slope * bracket
+    if "b2" in learn:
+        bracket = share * (q.c * old.nu - weight * square)
+        if form.bias_correction:
+            bracket += (t * q.b2 ** (t - 1) * s.over_c2) * second
+        out["b2"] = slope * bracket
+    if "b3" in learn:
+        bracket = s.over_c3 * (new.diff + q.b3 * (old.diff - change))
+        if form.debias_n:
+            bracket += (t * q.b3**t * s.over_c3**2) * new.diff
+        out["b3"] = -q.gamma * weighted * bracket + slope * (
+            share * (1 - q.b2) * 2 * weight * ahead * change
+        )
     return out

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def reject_complex(tree: Any) -> None:
@@ -13,17 +14,22 @@ def reject_complex(tree: Any) -> None:
         if jnp.iscomplexobj(leaf):
             raise ValueError(
                 "Complex parameters are not supported, but leaf "
-                f"{jax.tree_util.keystr(path)} is {leaf.dtype}: wrap the optimizer in "
-                "optax.contrib.split_real_and_imaginary."
+                f"{jax.tree_util.keystr(path)} is {jnp.result_type(leaf)}: wrap the "
+                "optimizer in optax.contrib.split_real_and_imaginary."
             )
 
 
 def wide_dtype(leaf: Any) -> Any:
     """The dtype of a leaf's moments: its own, and float32 at least."""
-    return jnp.promote_types(leaf.dtype, jnp.float32)
+    return jnp.promote_types(jnp.result_type(leaf), jnp.float32)
 
 
 def widest_dtype(tree: Any) -> Any:
     """The dtype of scalars that meet every leaf, float32 at least."""
     dtypes = map(wide_dtype, jax.tree.leaves(tree))
     return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+
+
+def increment(count: jax.Array) -> jax.Array:
+    """Count + 1, without overflow."""
+    return jnp.asarray(optax.safe_increment(count))

@@ -22,15 +22,17 @@ import jax.numpy as jnp
 import optax
 from optax import ScalarOrSchedule
 
-from mada_optax import domains, family
+from mada_optax import blocks, domains, family
 from mada_optax.descent import ByName
 from mada_optax.family import COEFFICIENTS, MadaHyperparams, Moments
-from mada_optax.leaves import reject_complex, wide_dtype, widest_dtype
+from mada_optax.leaves import increment, reject_complex, wide_dtype, widest_dtype
 from mada_optax.settings import FIELDS, Bounds, Coefficient, Mask, Settings
+
+_NU_INIT = 1e-15
 
 
 class Learning(NamedTuple):
-    """What a transformation that learns its coefficients remembers of the last step.
+    """What a transformation that learns its coefficients remembers.
 
     Vectors of length 7 follow the fields of `MadaHyperparams`.
 
@@ -39,55 +41,74 @@ class Learning(NamedTuple):
       momentum: heavy-ball buffers of the coefficients, (7,).
       applied: coefficients and learning rate of the last step, (7,).
       skipped: updates whose hypergradient was not finite, int32 scalar.
-      grad: gradients of the last step, a tree like the parameters.
     """
 
     hypergradient: jax.Array
     momentum: jax.Array
     applied: jax.Array
     skipped: jax.Array
-    grad: optax.Updates
 
 
 class MadaState(NamedTuple):
-    """State of the MADA family.
+    """State of the MADA family; trees are like the parameters, float32 or wider.
 
     Attributes:
       count: updates done, int32 scalar.
       hyperparams: the coefficients: read them, set them, learn them.
       learning: `None` if no coefficient is learned online.
-      moments: trees like the parameters in float32 or wider. Where a coefficient is
-        learned online, they are those before the last step.
+      moments: those after the last step; but before it, where a coefficient is
+        learned online.
+      grad: gradients of the last step, or `None`.
+      change: their change since the step before, or `None`.
     """
 
     count: jax.Array
     hyperparams: MadaHyperparams
     learning: Learning | None
     moments: Moments
+    grad: optax.Updates | None
+    change: optax.Updates | None
+
+
+class _Leaf(NamedTuple):
+    """One leaf of the state."""
+
+    moments: Moments
+    grad: Any
+    change: Any
+
+
+def _leaves(state: MadaState, treedef: Any) -> list[_Leaf]:
+    def column(tree):
+        if tree is None:
+            return [None] * treedef.num_leaves
+        return treedef.flatten_up_to(tree)
+
+    moments = zip(*map(column, state.moments), strict=True)
+    rest = zip(column(state.grad), column(state.change), strict=True)
+    return [_Leaf(Moments(*m), *r) for m, r in zip(list(moments), rest, strict=True)]
+
+
+def _with_leaves(state: MadaState, leaves: list[_Leaf], treedef: Any) -> MadaState:
+    def tree(like, column):
+        return None if like is None else treedef.unflatten(column)
+
+    return state._replace(
+        moments=Moments(
+            *[
+                tree(like, [leaf.moments[i] for leaf in leaves])
+                for i, like in enumerate(state.moments)
+            ]
+        ),
+        grad=tree(state.grad, [leaf.grad for leaf in leaves]),
+        change=tree(state.change, [leaf.change for leaf in leaves]),
+    )
 
 
 def _clip_by_global_norm(grads: list[jax.Array], max_norm: Any) -> list[jax.Array]:
-    scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
+    norm = family.root(optax.tree.norm(grads, squared=True))
+    scale = jnp.minimum(1.0, max_norm / (norm + 1e-6))
     return [scale.astype(g.dtype) * g for g in grads]
-
-
-def _rows(moments: Moments, treedef: Any) -> list[Moments]:
-    """Moments of trees to a list of moments of leaves."""
-    columns = [
-        [None] * treedef.num_leaves if tree is None else treedef.flatten_up_to(tree)
-        for tree in moments
-    ]
-    return [Moments(*row) for row in zip(*columns, strict=True)]
-
-
-def _columns(rows: list[Moments], like: Moments, treedef: Any) -> Moments:
-    """The inverse of `_rows`, for moments that are present in `like`."""
-    return Moments(
-        *[
-            None if tree is None else treedef.unflatten([row[i] for row in rows])
-            for i, tree in enumerate(like)
-        ]
-    )
 
 
 class _Mada:
@@ -96,7 +117,8 @@ class _Mada:
     def __init__(
         self, learning_rate: optax.ScalarOrSchedule | None, settings: Settings
     ):
-        domains.check_learning_rate(learning_rate)
+        if learning_rate is not None:
+            domains.check_learning_rate(learning_rate)
         self.settings = settings
         self.scales = learning_rate is not None
         self.start = {name: getattr(settings, name) for name in COEFFICIENTS}
@@ -111,9 +133,14 @@ class _Mada:
             )
         self.form = settings.form
         self.descent = settings.descent(self.start)
-        self.decays = settings.weight_decay is not None
+        self.keeps_change = (
+            bool(self.learn) and self.form.uses_change and settings.prev_grad == "true"
+        )
+        self.keeps_grad = bool(self.learn) or (
+            self.form.uses_change and settings.prev_grad == "true"
+        )
 
-    def init(self, params: optax.Params) -> MadaState:
+    def init(self, params: Any) -> Any:
         reject_complex(params)
         dtype = widest_dtype(params)
         count = jnp.zeros((), jnp.int32)
@@ -124,31 +151,25 @@ class _Mada:
             ]
         )
 
-        def full(value):
+        def full(needed, value=0.0):
+            if not needed:
+                return None
             return jax.tree.map(
                 lambda p: jnp.full_like(p, value, dtype=wide_dtype(p)), params
             )
 
-        fill = Moments(0.0, self.settings.nu_init, self.settings.nu_init, 0.0, 0.0, 0.0)
+        fill = Moments(0.0, self.settings.nu_init, self.settings.nu_init, 0.0, 0.0)
         learning = None
         if self.learn:
-            learning = Learning(
-                hypergradient=jnp.zeros_like(q),
-                momentum=jnp.zeros_like(q),
-                applied=q,
-                skipped=jnp.zeros((), jnp.int32),
-                grad=full(0.0),
-            )
+            zeros = jnp.zeros_like(q)
+            learning = Learning(zeros, zeros + 0, q, jnp.zeros((), jnp.int32))
         return MadaState(
             count=count,
             hyperparams=self._hyperparams(q),
             learning=learning,
-            moments=Moments(
-                *[
-                    full(value) if needed else None
-                    for value, needed in zip(fill, self.form.keeps, strict=True)
-                ]
-            ),
+            moments=Moments(*map(full, self.form.keeps, fill)),
+            grad=full(self.keeps_grad),
+            change=full(self.keeps_change),
         )
 
     def _hyperparams(self, q: jax.Array) -> MadaHyperparams:
@@ -171,66 +192,87 @@ class _Mada:
             [jnp.asarray(now(name, x), dtype) for name, x in self.start.items()]
         )
 
-    def _hypergradient(self, learning, count, before, last, grads) -> jax.Array:
-        """H = <G, dx/dq> of the last step, (7,)."""
-        h = jnp.zeros_like(learning.applied)
-        q = MadaHyperparams(*learning.applied)
-        for old, last_grad, grad in zip(before, last, grads, strict=True):
+    def _last_change(self, leaf: _Leaf) -> Any:
+        return leaf.change if self.keeps_change else leaf.grad
+
+    def _hypergradient(
+        self, q: jax.Array, count: jax.Array, leaves: list[_Leaf], grads
+    ) -> jax.Array:
+        """H = <G, dx/dq> of the last step, (7,), with the coefficients q it used."""
+        h = jnp.zeros_like(q)
+        for leaf, grad in zip(leaves, grads, strict=True):
             s = family.scalars(q, count, self.form, grad.dtype)
-            products = family.partials(old, last_grad, grad, s, self.form, self.learn)
-            sums = [products[x].sum() if x in products else 0.0 for x in FIELDS]
-            h += jnp.stack([jnp.asarray(x, h.dtype) for x in sums])
+            arrays, treedef = jax.tree.flatten((leaf, grad))
+
+            def products(*arrays, s=s, treedef=treedef):
+                leaf, grad = treedef.unflatten(arrays)
+                return family.partials(
+                    leaf.moments,
+                    leaf.grad,
+                    self._last_change(leaf),
+                    grad,
+                    s,
+                    self.form,
+                    self.learn,
+                )
+
+            for name, total in blocks.sums(products, arrays).items():
+                h = h.at[FIELDS.index(name)].add(total.astype(h.dtype))
         # x moves by the learning rate times the direction, whose derivative by the
         # learning rate itself is the direction.
-        return h * jnp.full_like(h, q.learning_rate).at[-1].set(1)
+        return h * jnp.full_like(h, q[-1]).at[-1].set(1)
 
     def _adapt(
-        self, state: MadaState, before: list[Moments], grads: list[jax.Array], treedef
-    ) -> tuple[MadaState, list[Moments]]:
+        self, state: Any, leaves: list[_Leaf], grads: list[jax.Array]
+    ) -> tuple[Any, list[Moments]]:
         """Moves the coefficients, and lets the moments catch up with the last step."""
-        learning = state.learning
-        last = treedef.flatten_up_to(learning.grad)
-        first = state.count == 0
-        count = jnp.maximum(state.count, 1)
-        h = self._hypergradient(learning, count, before, last, grads)
-        h = jnp.where(first, 0, h)
+        learning: Learning = state.learning
+        first, count = state.count == 0, jnp.maximum(state.count, 1)
+        h = self._hypergradient(learning.applied, count, leaves, grads)
+        finite = jnp.isfinite(h).all()
+        h = jnp.where(first & finite, 0, h)
         q = self._coefficients(state)
-        enabled = state.count >= self.settings.hyper_warmup
+        enabled = finite & (state.count >= self.settings.hyper_warmup)
         moved, momentum = self.descent.step(q, learning.momentum, h, enabled)
         caught_up = []
-        for old, grad in zip(before, last, strict=True):
-            s = family.scalars(
-                MadaHyperparams(*learning.applied), count, self.form, grad.dtype
-            )
-            new = family.advance(old, grad, s, self.form)
+        for leaf in leaves:
+            s = family.scalars(learning.applied, count, self.form, leaf.grad.dtype)
+            change = self._last_change(leaf)
+            new = family.advance(leaf.moments, leaf.grad, change, s, self.form)
             caught_up.append(
-                jax.tree.map(functools.partial(jnp.where, first), old, new)
+                jax.tree.map(functools.partial(jnp.where, first), leaf.moments, new)
             )
-        broken = jnp.any(~jnp.isfinite(h))
-        learning = learning._replace(
+        learning = Learning(
             hypergradient=h,
             momentum=momentum,
             applied=moved if self.settings.update_order == "q_first" else q,
-            skipped=learning.skipped + broken.astype(jnp.int32),
+            skipped=learning.skipped + ~finite,
         )
         state = state._replace(hyperparams=self._hyperparams(moved), learning=learning)
         return state, caught_up
 
-    def _at_first(self, old: Moments, grad: jax.Array, first: jax.Array) -> Moments:
-        """Starting values that depend on the first gradient."""
-        if old.grad is not None and self.settings.prev_grad_init == "first":
-            old = old._replace(grad=jnp.where(first, grad, old.grad))
-        if old.diff is not None and self.settings.n_init == "grad_sq":
-            old = old._replace(diff=jnp.where(first, grad * grad, old.diff))
-        return old
+    def _change(self, leaf: _Leaf, grad: jax.Array, first: jax.Array) -> Any:
+        """The change of the gradient since the last step."""
+        if not self.form.uses_change:
+            return None
+        if self.settings.prev_grad == "zero":
+            return grad
+        change = grad - leaf.grad
+        if self.settings.prev_grad_init == "first":
+            change = jnp.where(first, 0, change)
+        return change
 
     def _decay(self, params: Any, treedef: Any) -> list[Any]:
         """Per leaf: the weight decay where the mask is true, else 0."""
-        mask = self.settings.mask
-        mask = mask(params) if callable(mask) else mask
+        settings = self.settings
+        if settings.weight_decay is None:
+            return [None] * treedef.num_leaves
+        if params is None:
+            raise ValueError(domains.NO_PARAMS)
+        mask = settings.mask(params) if callable(settings.mask) else settings.mask
         factors = jax.tree.map(
             lambda keep, sub: jax.tree.map(
-                lambda _: self.settings.weight_decay if keep else 0.0, sub
+                lambda _: settings.weight_decay if keep else 0.0, sub
             ),
             True if mask is None else mask,
             params,
@@ -239,54 +281,53 @@ class _Mada:
 
     def update(
         self,
-        updates: optax.Updates,
-        state: MadaState,
-        params: optax.Params | None = None,
+        updates: Any,
+        state: Any,
+        params: Any = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, MadaState]:
+    ) -> tuple[Any, Any]:
         del extra_args
-        if params is None and self.decays:
-            raise ValueError(domains.NO_PARAMS)
         reject_complex(updates)
-        leaves, treedef = jax.tree.flatten(updates)
-        targets = leaves if params is None else treedef.flatten_up_to(params)
-        before = _rows(state.moments, treedef)
+        given, treedef = jax.tree.flatten(updates)
+        targets = given if params is None else treedef.flatten_up_to(params)
+        decay = self._decay(params, treedef)
+        leaves = _leaves(state, treedef)
         raw = [
-            g.astype(jax.tree.leaves(m)[0].dtype)
-            for g, m in zip(leaves, before, strict=True)
+            jnp.asarray(g, jax.tree.leaves(leaf)[0].dtype)
+            for g, leaf in zip(given, leaves, strict=True)
         ]
         grads = raw
         if self.settings.clip_norm is not None:
             grads = _clip_by_global_norm(raw, self.settings.clip_norm)
-        decay = self._decay(params, treedef) if self.decays else [0.0] * len(leaves)
 
         first = state.count == 0
+        count = increment(state.count)
         if self.learn:
-            state, before = self._adapt(state, before, raw, treedef)
+            state, before = self._adapt(state, leaves, raw)
             q = state.learning.applied
         else:
+            before = [leaf.moments for leaf in leaves]
             q = self._coefficients(state)
             state = state._replace(hyperparams=self._hyperparams(q))
-        count = optax.safe_increment(state.count)
-        kept, steps = [], []
-        for old, grad, factor, target in zip(
-            before, grads, decay, targets, strict=True
+
+        steps, stored = [], []
+        for leaf, old, grad, factor, target in zip(
+            leaves, before, grads, decay, targets, strict=True
         ):
-            old = self._at_first(old, grad, first)
-            s = family.scalars(MadaHyperparams(*q), count, self.form, grad.dtype)
-            new = family.advance(old, grad, s, self.form)
+            if old.diff is not None and self.settings.n_init == "grad_sq":
+                old = old._replace(diff=jnp.where(first, grad * grad, old.diff))
+            change = self._change(leaf, grad, first)
+            s = family.scalars(q, count, self.form, grad.dtype)
+            new = family.advance(old, grad, change, s, self.form)
             step = family.direction(old, new, grad, s, self.form)
-            if self.decays:
+            if factor is not None:
                 step += factor * target.astype(step.dtype)
             if self.scales:
-                step *= -s.q.learning_rate
-            kept.append(old if self.learn else new)
-            steps.append(step.astype(target.dtype))
-        if self.learn:
-            learning = state.learning._replace(grad=treedef.unflatten(grads))
-            state = state._replace(learning=learning)
-        moments = _columns(kept, state.moments, treedef)
-        return treedef.unflatten(steps), state._replace(count=count, moments=moments)
+                step *= -s.rate
+            steps.append(step.astype(jnp.result_type(target)))
+            stored.append(_Leaf(old if self.learn else new, grad, change))
+        state = _with_leaves(state._replace(count=count), stored, treedef)
+        return treedef.unflatten(steps), state
 
 
 def transformation(
@@ -424,7 +465,9 @@ def mada(
       Ozkara et al., `MADA: Meta-Adaptive Optimizers through hyper-gradient Descent
       <https://arxiv.org/abs/2401.08893>`_, ICML 2024.
     """
-    return transformation(learning_rate, _settings(locals()))
+    arguments = locals()
+    domains.check_learning_rate(learning_rate)
+    return transformation(learning_rate, _settings(arguments))
 
 
 def scale_by_mada(
@@ -495,7 +538,7 @@ def hyper_adam(
     hyper_warmup: jax.typing.ArrayLike = 0,
     hyper_grad_scale: jax.typing.ArrayLike = 1.0,
     clip_norm: jax.typing.ArrayLike | None = None,
-    nu_init: jax.typing.ArrayLike = 1e-15,
+    nu_init: jax.typing.ArrayLike = _NU_INIT,
     bias_correction: bool = True,
     update_order: str = "q_first",
     reparam: str | None = None,
@@ -545,7 +588,13 @@ def hyper_adam(
     domains.check_names("learn", learn, ("b1", "b2", "learning_rate"))
     domains.check_option("compat", arguments.pop("compat"), (None, "released"))
     if compat == "released":
+        if nu_init is not _NU_INIT:
+            raise ValueError(
+                'compat="released" starts the second moments at eps, but '
+                f"nu_init={nu_init!r} was passed; leave one of them out."
+            )
         arguments["nu_init"] = eps
+    domains.check_learning_rate(learning_rate)
     box = {**domains.BOX, "b2": (0.5, 0.99)}
     return transformation(learning_rate, _settings(arguments, box=box))
 
@@ -612,6 +661,7 @@ def mada_final_state(
             "state_or_hyperparams must be a state of `mada`, its hyperparams or a dict "
             f"of {', '.join(COEFFICIENTS)}, got {type(state_or_hyperparams).__name__}."
         )
+    domains.check_learning_rate(learning_rate)
     coefficients = {
         name: value if (known := domains.concrete(value)) is None else known
         for name, value in found.items()
@@ -621,7 +671,7 @@ def mada_final_state(
 
 
 def diagnostics(state: Any) -> dict[str, jax.Array]:
-    """Coefficients and raw hypergradients of the last update, to log and to plot.
+    """Coefficients of the last step and raw hypergradients, to log and to plot.
 
     Args:
       state: a state that holds one `MadaState`, also of a chain.
@@ -649,13 +699,11 @@ def diagnostics(state: Any) -> dict[str, jax.Array]:
     if len(found) != 1:
         raise ValueError(f"state must hold one MadaState, got {len(found)}.")
     (state,) = found
-    values = {name: getattr(state.hyperparams, name) for name in COEFFICIENTS}
     if state.learning is None:
-        return values
+        return {name: getattr(state.hyperparams, name) for name in COEFFICIENTS}
     named = zip(FIELDS, state.learning.hypergradient, strict=True)
     return {
-        **values,
-        "learning_rate": state.learning.applied[-1],
+        **dict(zip(FIELDS, state.learning.applied, strict=True)),
         **{f"hypergradient/{name}": h for name, h in named},
         "skipped": state.learning.skipped,
     }

@@ -6,7 +6,7 @@ learning rate; moments are float32 or wider.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ import optax
 from optax import ScalarOrSchedule
 
 from mada_optax import domains, family
-from mada_optax.leaves import reject_complex, wide_dtype, widest_dtype
+from mada_optax.leaves import increment, reject_complex, wide_dtype, widest_dtype
 from mada_optax.mada import transformation
 from mada_optax.settings import Mask, Settings
 
 
 def _point(learning_rate, **settings) -> optax.GradientTransformationExtraArgs:
+    domains.check_learning_rate(learning_rate)
     return transformation(
         learning_rate, Settings(learn=(), detach_average=False, **settings)
     )
@@ -176,6 +177,8 @@ def adan(
     References:
       Xie et al., `Adan <https://arxiv.org/abs/2208.06677>`_, 2022.
     """
+    domains.check_coefficient("b2", b2)
+    domains.check_coefficient("b3", b3)
     return _point(
         learning_rate,
         b1=b1,
@@ -244,8 +247,8 @@ def yogi(
 class Betas(NamedTuple):
     """The coefficients of Lion and of AMSGrad, float scalars in [0, 1)."""
 
-    b1: jax.Array
-    b2: jax.Array
+    b1: jax.typing.ArrayLike
+    b2: jax.typing.ArrayLike
 
 
 class MemberState(NamedTuple):
@@ -266,14 +269,15 @@ def _stand_alone(
     learning_rate: ScalarOrSchedule,
     betas: Betas,
     buffers: int,
-    rule: Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]],
-    weight_decay: jax.typing.ArrayLike | None,
+    rule: Callable[..., tuple[jax.Array, ...]],
+    weight_decay: Any,
     mask: Mask | None,
 ) -> optax.GradientTransformationExtraArgs:
     """`rule(moments, grad, betas, t)` on leaves gives a direction and new moments."""
     domains.check_learning_rate(learning_rate)
     for name, value in betas._asdict().items():
-        domains.check_coefficient(name, value)
+        domains.check_numeric(name, value)
+        domains.check_decay(name, value)
     weight_decay = domains.weight_decay_or_none(weight_decay)
 
     def init(params):
@@ -289,32 +293,33 @@ def _stand_alone(
             moments=tuple(zeros),
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args):
         del extra_args
         if params is None and weight_decay is not None:
             raise ValueError(domains.NO_PARAMS)
         reject_complex(updates)
-        count = optax.safe_increment(state.count)
+        count = increment(state.count)
         rate = learning_rate
         rate = rate(state.count) if callable(rate) else rate
 
         def leaf(grad, *moments):
             dtype = moments[0].dtype
             q = jax.tree.map(lambda b: b.astype(dtype), state.hyperparams)
-            return rule(moments, grad.astype(dtype), q, count.astype(dtype))
+            return rule(moments, jnp.asarray(grad, dtype), q, jnp.asarray(count, dtype))
 
-        results = jax.tree.map(leaf, updates, *state.moments)
-        direction, *moments = jax.tree.transpose(
-            jax.tree.structure(updates),
-            jax.tree.structure((0,) * (buffers + 1)),
-            results,
-        )
+        grads, treedef = jax.tree.flatten(updates)
+        columns = map(treedef.flatten_up_to, state.moments)
+        results = [leaf(*row) for row in zip(grads, *columns, strict=True)]
+        direction, *moments = [
+            treedef.unflatten([result[i] for result in results])
+            for i in range(buffers + 1)
+        ]
         if weight_decay is not None:
             decay = optax.add_decayed_weights(weight_decay, mask)
             direction, _ = decay.update(direction, decay.init(params), params)
         targets = updates if params is None else params
         steps = jax.tree.map(
-            lambda d, t: (-jnp.asarray(rate, d.dtype) * d).astype(t.dtype),
+            lambda d, t: (-jnp.asarray(rate, d.dtype) * d).astype(jnp.result_type(t)),
             direction,
             targets,
         )

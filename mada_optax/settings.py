@@ -1,6 +1,7 @@
 """The options of the MADA family: defaults, checks, and what follows from them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,15 +87,20 @@ class Settings:
                     f"{name} is a schedule, which cannot be learned as well: take "
                     f"{name!r} out of `learn` or pass a number."
                 )
+        if len(self.lion_betas) != 2:
+            raise ValueError(f"lion_betas must be (b1, b2), got {self.lion_betas!r}.")
         for beta in self.lion_betas:
-            domains.check_coefficient("lion_betas: b1, b2", beta)
+            domains.check_decay("lion_betas", beta)
         for name in ("eps", "nu_init", "hyper_warmup"):
             domains.check_number(name, getattr(self, name))
+        domains.check_number("hyper_grad_scale", self.hyper_grad_scale, -math.inf)
         decay = domains.weight_decay_or_none(self.weight_decay)
         object.__setattr__(self, "weight_decay", decay)
         for name in ("hyper_clip", "clip_norm"):
             if getattr(self, name) is not None:
                 domains.check_number(name, getattr(self, name), strict=True)
+        for name in ("bias_correction", "debias_n", "detach_average"):
+            domains.check_option(name, getattr(self, name), (True, False))
         domains.check_option("n_init", self.n_init, ("zeros", "grad_sq"))
         domains.check_option("prev_grad", self.prev_grad, ("true", "zero"))
         domains.check_option("prev_grad_init", self.prev_grad_init, ("first", "zeros"))
@@ -119,19 +125,13 @@ class Settings:
     @property
     def form(self) -> family.Form:
         """The branches that have to be computed."""
+        kept = {*self.learn, *(self.active or ())}
 
         def fixed_at(name, value):
             given = getattr(self, name)
-            return (
-                self.active is None
-                and name not in self.learn
-                and domains.is_static(given)
-                and given == value
-            )
+            return name not in kept and domains.is_static(given) and given == value
 
         off = {name for name, value in NEUTRAL.items() if fixed_at(name, value)}
-        if self.active is not None:
-            off = set(NEUTRAL) - set(self.active) - set(self.learn)
         return family.Form(
             active=frozenset(COEFFICIENTS) - off,
             lion_only=fixed_at("gamma", 0),
@@ -141,7 +141,6 @@ class Settings:
             bias_correction=self.bias_correction,
             debias_n=self.debias_n,
             detach_average=self.detach_average,
-            prev_grad=self.prev_grad,
         )
 
     def descent(self, start: Mapping[str, Any]) -> Descent:
@@ -166,6 +165,7 @@ class Settings:
                 FIELDS,
                 self.learn,
                 dict.fromkeys(FIELDS, 0.0),
+                domains.check_decay,
             ),
             bounds=[bounds[name] for name in FIELDS],
             clip=self.hyper_clip,
