@@ -7,6 +7,7 @@ that stays in the cache. Elsewhere the compiler fuses the sums by itself.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +60,13 @@ def sums(products: Products, arrays: Sequence[jax.Array]) -> Sums:
     if size >= 2 * BLOCK:
         cpu = functools.partial(_blocked, products, max(1, BLOCK * rows // size))
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=direct)
+
+
+def write_out(arrays: Any) -> Any:
+    """The same arrays, on a CPU written out before anything is computed from them.
+
+    Fused into each of its readers, a step would be computed several times there.
+    """
+    return jax.lax.platform_dependent(
+        arrays, cpu=jax.lax.optimization_barrier, default=lambda x: x
+    )

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mada_optax import blocks
+
 COEFFICIENTS = ("b1", "b2", "b3", "c", "rho", "gamma")
 
 # A coefficient that is fixed at its neutral value costs neither buffer nor arithmetic.
@@ -169,7 +171,7 @@ def scalars(q: jax.Array, t: jax.typing.ArrayLike, form: Form, dtype: Any) -> Sc
     def over(b, corrected):
         return 1 / one_minus_power(b, t) if corrected else jnp.ones((), dtype)
 
-    return Scalars(
+    numbers = Scalars(
         q=coefficients,
         rate=rate,
         t=t,
@@ -180,6 +182,8 @@ def scalars(q: jax.Array, t: jax.typing.ArrayLike, form: Form, dtype: Any) -> Sc
         l1=jnp.asarray(form.lion_betas[0], dtype),
         l2=jnp.asarray(form.lion_betas[1], dtype),
     )
+    # Otherwise they may be computed again for every element that they meet.
+    return jax.lax.optimization_barrier(numbers)
 
 
 def _ahead(grad: jax.Array, change: Any, s: Scalars, form: Form) -> jax.Array:
@@ -204,6 +208,7 @@ def advance(
         mu = q.b1 * old.mu + (1 - q.b1) * grad
         nu = _second_moment(old, _ahead(grad, change, s, form), s, form)
     if keeps.nu_mean:
+        nu = blocks.write_out(nu)
         nu_mean = old.nu_mean + (nu - old.nu_mean) * (1 / s.t)
     if keeps.diff:
         diff = q.b3 * old.diff + (1 - q.b3) * change

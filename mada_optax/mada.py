@@ -111,6 +111,15 @@ def _clip_by_global_norm(grads: list[jax.Array], max_norm: Any) -> list[jax.Arra
     return [scale.astype(g.dtype) * g for g in grads]
 
 
+def _after(h: jax.Array, x: jax.Array) -> jax.Array:
+    """x, but known only when h is.
+
+    A donated buffer is overwritten in place only if its last reader is known to come
+    before, and the compiler drops an `optimization_barrier` too early to know.
+    """
+    return x + (0 * jnp.where(jnp.isfinite(h), h, 0).sum()).astype(x.dtype)
+
+
 class _Mada:
     """`init` and `update` of every transformation of this file."""
 
@@ -216,6 +225,8 @@ class _Mada:
                     self.learn,
                 )
 
+            # One leaf after the other, so that only one leaf's products exist at a time.
+            h, arrays = jax.lax.optimization_barrier((h, arrays))
             for name, total in blocks.sums(products, arrays).items():
                 h = h.at[FIELDS.index(name)].add(total.astype(h.dtype))
         # x moves by the learning rate times the direction, whose derivative by the
@@ -237,11 +248,10 @@ class _Mada:
         caught_up = []
         for leaf in leaves:
             s = family.scalars(learning.applied, count, self.form, leaf.grad.dtype)
-            change = self._last_change(leaf)
-            new = family.advance(leaf.moments, leaf.grad, change, s, self.form)
-            caught_up.append(
-                jax.tree.map(functools.partial(jnp.where, first), leaf.moments, new)
-            )
+            grad, change = _after(h, leaf.grad), self._last_change(leaf)
+            new = family.advance(leaf.moments, grad, change, s, self.form)
+            new = jax.tree.map(functools.partial(jnp.where, first), leaf.moments, new)
+            caught_up.append(blocks.write_out(new))
         learning = Learning(
             hypergradient=h,
             momentum=momentum,
@@ -305,6 +315,7 @@ class _Mada:
         if self.learn:
             state, before = self._adapt(state, leaves, raw)
             q = state.learning.applied
+            grads = [_after(state.learning.hypergradient, g) for g in grads]
         else:
             before = [leaf.moments for leaf in leaves]
             q = self._coefficients(state)
