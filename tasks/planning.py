@@ -1,0 +1,208 @@
+"""From what a user asks for to a list of cells that are known to run.
+
+Everything that can be wrong in a request is found here, before anything compiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from tasks import optimizers as optimizers_lib
+from tasks import registry
+from tasks.base import Task
+from tasks.checks import check_counts, check_known
+from tasks.optimizers import Optimizer, OptimizerLike
+from tasks.specs import parse_call
+from tasks.suites import Entry, Suite, get_suite, list_suites
+
+EVALUATIONS = 25
+Request = str | Task | Entry | Suite
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """An optimizer on a task: the seeds of a cell run side by side.
+
+    Attributes:
+      task: the task.
+      optimizer: the optimizer.
+      steps: number of training steps.
+      eval_every: steps between two evaluations on the validation split.
+      context: what the curves do not depend on, see `records.Record`.
+    """
+
+    task: Task
+    optimizer: Optimizer
+    steps: int
+    eval_every: int
+    context: Mapping[str, Any]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the curves depend on; its hash decides whether a record is reused."""
+        return {
+            "task": self.task.name,
+            "task_metadata": dict(self.task.metadata),
+            "batch": _batch_shapes(self.task),
+            "optimizer": self.optimizer.config(),
+            "steps": self.steps,
+            "eval_every": self.eval_every,
+        }
+
+
+def plan(
+    suite_or_tasks: Request | Sequence[Request],
+    optimizers: OptimizerLike | Sequence[OptimizerLike] | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    steps: int | None = None,
+    eval_every: int | None = None,
+    baseline: str | None = None,
+    data_dir: str | pathlib.Path | None = None,
+) -> list[Cell]:
+    """The cells of a request to `evaluate`, each checked by an abstract update.
+
+    Raises:
+      ValueError: for an unknown suite, task or option, a spec that does not fit, an
+        optimizer that does not run on a task, or a number out of range.
+      FileNotFoundError: if a task's data is not there.
+    """
+    for name, count in (("steps", steps), ("eval_every", eval_every)):
+        if count is not None:
+            check_counts(**{name: count})
+    options = {"steps": steps, "eval_every": eval_every, "baseline": baseline}
+    suite, entries = _entries(suite_or_tasks)
+    everywhere = _as_list(optimizers)
+    command = _command(suite, entries, everywhere, seeds, options)
+    cells = []
+    for i, entry in enumerate(entries):
+        task = _task(entry, data_dir)
+        resolved = optimizers_lib.resolve_all(_optimizers(entry, everywhere, suite))
+        context = {
+            "suite": suite.name if suite else None,
+            "description": suite.description if suite else None,
+            "baseline": _baseline(baseline, suite, [o.name for o in resolved]),
+            "target": entry.target,
+            "command": command,
+        }
+        length = steps or entry.steps
+        every = eval_every or entry.eval_every or max(1, length // EVALUATIONS)
+        for j, optimizer in enumerate(resolved):
+            optimizers_lib.check(optimizer, task, length)
+            ordered = context | {"position": [i, j]}
+            cells.append(Cell(task, optimizer, length, every, ordered))
+    return cells
+
+
+def _as_list(optimizers) -> list[OptimizerLike]:
+    """Several optimizers, where one alone and none are allowed too."""
+    if optimizers is None:
+        return []
+    if isinstance(optimizers, list):
+        return optimizers
+    specs = isinstance(optimizers, tuple) and all(
+        isinstance(o, str) and ":" in o for o in optimizers
+    )
+    return list(optimizers) if specs else [optimizers]
+
+
+def _entries(request) -> tuple[Suite | None, tuple[Entry, ...]]:
+    if isinstance(request, str) and request in list_suites():
+        request = get_suite(request)
+    if isinstance(request, Suite):
+        return request, request.entries
+    several = request if isinstance(request, list | tuple) else [request]
+    if not several:
+        raise ValueError("suite_or_tasks is empty; name a suite or at least one task")
+    return None, tuple(r if isinstance(r, Entry) else Entry(task=r) for r in several)
+
+
+def _task(entry: Entry, data_dir: str | pathlib.Path | None) -> Task:
+    if isinstance(entry.task, Task):
+        return entry.task
+    if not isinstance(entry.task, str):
+        raise ValueError(
+            f"suite_or_tasks holds a {type(entry.task).__name__}; allowed are names of "
+            "suites and tasks, Task, Entry and Suite"
+        )
+    call = parse_call("task", entry.task)
+    if call.args:
+        raise ValueError(f"task {entry.task!r}: overrides are keyword arguments")
+    options = {} if data_dir is None else {"data_dir": data_dir}
+    return registry.get(call.target, **{**options, **entry.overrides, **call.kwargs})
+
+
+def _optimizers(
+    entry: Entry, optimizers: Sequence[OptimizerLike], suite: Suite | None
+) -> Sequence[OptimizerLike]:
+    chosen = optimizers or entry.optimizers
+    if not chosen:
+        where = (
+            f"suite {suite.name!r} has none tuned for" if suite else "none given for"
+        )
+        raise ValueError(
+            f"optimizers: {where} task {entry.task_name!r}; name at least one, such as "
+            f"{optimizers_lib.EXAMPLE!r}"
+        )
+    return chosen
+
+
+def _baseline(asked: str | None, suite: Suite | None, names: list[str]) -> str:
+    if asked is not None:
+        check_known("baseline", asked, names)
+        return asked
+    preferred = [n for n in names if suite and n == suite.baseline]
+    return (preferred + [n for n in names if n.startswith("adamw")] + names)[0]
+
+
+def _batch_shapes(task: Task) -> dict[str, str]:
+    batch = jax.eval_shape(task.sample, task.data["train"], jax.random.key(0))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): str(
+            jax.typeof(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch)
+    }
+
+
+def _command(
+    suite: Suite | None,
+    entries: Sequence[Entry],
+    optimizers: Sequence[OptimizerLike],
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+) -> str | None:
+    """The command line that repeats a request, if a command line can say it."""
+    registered = (
+        get_suite(suite.name) if suite and suite.name in list_suites() else None
+    )
+    tuned = {e.task_name: e for e in registered.entries} if registered else {}
+    lengths = {options["steps"] or e.steps for e in entries}
+    sayable = (
+        all(isinstance(e.task, str) for e in entries)
+        and all(isinstance(o, str) for o in optimizers)
+        and all(
+            e == tuned.get(e.task_name, Entry(e.task, steps=e.steps)) for e in entries
+        )
+        and (registered is not None or len(lengths) == 1)
+        and list(seeds) == list(range(len(seeds)))
+    )
+    if not sayable:
+        return None
+    words = ["python", "-m", "tasks", "evaluate"]
+    words += [registered.name] if registered else []
+    if list(tuned) != [e.task_name for e in entries]:
+        words += [w for e in entries for w in ("--task", e.task_name)]
+    words += [w for o in optimizers for w in ("--optimizer", str(o))]
+    if registered is None:
+        options = {**options, "steps": lengths.pop()}
+    for name, value in {"seeds": len(seeds), **options}.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)

@@ -1,0 +1,42 @@
+"""The suite that runs anywhere in minutes: two small tasks on embedded data.
+
+Each learning rate won the sweep of `tasks.suites.sweep`: five rates per optimizer and
+task, half a decade apart, none of the winners at the edge, two seeds not used here.
+"""
+
+from __future__ import annotations
+
+from tasks.suites.base import Entry, Suite
+
+DEFAULT = Suite(
+    name="default",
+    description="A classifier and a language model on data that come with Python.",
+    entries=(
+        Entry(
+            task="digits-mlp",
+            steps=1000,
+            eval_every=25,
+            optimizers=(
+                "optax:sgd(learning_rate=0.1, momentum=0.9)",
+                "optax:adamw(learning_rate=0.001)",
+                "optax:lion(learning_rate=0.0001)",
+                "mada_optax:avgrad(learning_rate=0.001)",
+                "mada_optax:hyper_adam(learning_rate=0.0003)",
+                "mada_optax:mada(learning_rate=0.0003)",
+            ),
+        ),
+        Entry(
+            task="python-docs-lm",
+            steps=300,
+            eval_every=25,
+            optimizers=(
+                "optax:sgd(learning_rate=0.1, momentum=0.9)",
+                "optax:adamw(learning_rate=0.003)",
+                "optax:lion(learning_rate=0.001)",
+                "mada_optax:avgrad(learning_rate=0.001)",
+                "mada_optax:hyper_adam(learning_rate=0.003)",
+                "mada_optax:mada(learning_rate=0.003)",
+            ),
+        ),
+    ),
+)
