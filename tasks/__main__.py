@@ -1,0 +1,134 @@
+"""`python -m tasks`: evaluate optimizers, list what there is, rebuild a report."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import sys
+from typing import NoReturn
+
+import tyro
+
+from tasks import registry
+from tasks.evaluation import Evaluation
+from tasks.results import Results
+from tasks.suites import get_suite, list_suites
+
+app = tyro.extras.SubcommandApp()
+Repeatable = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+
+
+@app.command
+def evaluate(
+    suite: tyro.conf.Positional[str] = "default",
+    *,
+    optimizer: Repeatable = (),
+    task: Repeatable = (),
+    seeds: int = 5,
+    steps: int | None = None,
+    eval_every: int | None = None,
+    baseline: str | None = None,
+    out: pathlib.Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Run a suite, print its table, write its records, plots and page.
+
+    Args:
+        suite: A suite of `python -m tasks list`.
+        optimizer: Import path with literal arguments, such as
+            "optax:adamw(learning_rate=1e-3)"; replaces those of the suite.
+        task: Restricts the suite to this task. One that the suite does not have needs
+            --optimizer.
+        seeds: Number of paired seeds, trained side by side.
+        steps: Training steps; by default what the suite says.
+        eval_every: Steps between evaluations; by default what the suite says.
+        baseline: Name of the optimizer that the others are compared with; by default
+            what the suite says.
+        out: Directory of the results; by default runs/SUITE.
+        resume: Keep the records in the directory and run what is missing.
+        overwrite: Delete the records in the directory first.
+        data_dir: Where tasks look for data that is not embedded.
+    """
+    out = out or pathlib.Path("runs") / suite
+    try:
+        chosen = get_suite(suite)
+        if task:
+            chosen = chosen.only([name for names in task for name in names])
+        evaluation = Evaluation(
+            chosen,
+            [spec for specs in optimizer for spec in specs],
+            seeds=seeds,
+            steps=steps,
+            eval_every=eval_every,
+            baseline=baseline,
+            out_dir=out,
+            resume=resume,
+            overwrite=overwrite,
+            data_dir=data_dir,
+        )
+    except (ValueError, OSError) as e:
+        _fail(e)
+    try:
+        results = evaluation.run()
+    except KeyboardInterrupt:
+        again = [w for w in sys.argv[1:] if w not in ("--resume", "--overwrite")]
+        command = shlex.join(["python", "-m", "tasks", *again, "--resume"])
+        print(f"\ninterrupted; finished runs are in {out}", file=sys.stderr)
+        print(f"to go on: {command}", file=sys.stderr)
+        raise SystemExit(130) from None
+    _show(results)
+
+
+@app.command
+def report(directory: tyro.conf.Positional[pathlib.Path]) -> None:
+    """Print the table, write the plots and the page of an evaluation, from its records.
+
+    Args:
+        directory: The --out of an evaluation.
+    """
+    try:
+        results = Results.load(directory)
+    except (ValueError, OSError) as e:
+        _fail(e)
+    _show(results)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Show the suites and the tasks."""
+    print("suites:")
+    for suite in map(get_suite, list_suites()):
+        print(f"  {suite.name}: {suite.description}")
+        for entry in suite.entries:
+            print(f"    {entry.task_name}, {entry.steps} steps")
+    print("tasks:")
+    for name in registry.list_tasks():
+        print(f"  {registry.describe(name)}")
+
+
+def main() -> None:
+    """The command line."""
+    app.cli(prog="python -m tasks", description=__doc__)
+
+
+def _show(results: Results) -> None:
+    print(results.table())
+    if results.directory is None:
+        raise ValueError("results without a directory cannot be written")
+    results.plot(results.directory / "plots")
+    print(f"\nrecords {results.directory / 'records'}")
+    print(f"plots   {results.directory / 'plots'}")
+    print(f"page    {results.to_html()}")
+
+
+def _fail(error: Exception) -> NoReturn:
+    """One line for a mistake of the user's; a traceback would hide what to do."""
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+# ruff: noqa: RUF001 (×, – and − are meant)
+"""Numbers as people read them, and tables of them as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tasks.results import Summary
+from tasks.statistics import Interval
+
+COLUMNS = (
+    "optimizer",
+    "final valid loss",
+    "best valid loss",
+    "steps to target",
+    "update ms",
+    "× adamw",
+    "state B/param",
+    "diverged",
+)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with a few significant digits, without an exponent where it is short.
+
+    Example:
+      >>> number(0.123456), number(12345.6), number(float("inf")), number(3e-7)
+      ('0.1235', '12346', '∞', '3e-07')
+    """
+    if math.isnan(value):
+        return "undefined"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if abs(value) >= 10**digits:
+        return f"{value:.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.3g}"
+
+
+def with_interval(interval: Interval, digits: int = 4) -> str:
+    """`estimate [low, high]`, or the estimate alone where all three are the same.
+
+    Example:
+      >>> with_interval(Interval(0.5, 0.25, 0.75))
+      '0.5000 [0.2500, 0.7500]'
+    """
+    shown = [number(x, digits) for x in interval]
+    if len(set(shown)) == 1:
+        return shown[0]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def steps_with_interval(interval: Interval | None, last_step: int) -> str:
+    """Steps to target, `>N` where the run ended before.
+
+    Example:
+      >>> steps_with_interval(Interval(200.0, 150.0, float("inf")), 1000)
+      '200 [150, >1000]'
+    """
+    if interval is None:
+        return "–"
+    shown = [f"{x:.0f}" if math.isfinite(x) else f">{last_step}" for x in interval]
+    if len(set(shown)) == 1:
+        return shown[0]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def row(summary: Summary) -> list[str]:
+    """The cells of an optimizer's line, in the order of `COLUMNS`."""
+    return [
+        summary.optimizer,
+        with_interval(summary.final),
+        with_interval(summary.best),
+        steps_with_interval(summary.steps_to_target, summary.steps),
+        number(summary.cost("update_ms"), 3),
+        number(summary.cost("update_ratio_to_adamw"), 3),
+        number(summary.cost("state_bytes_per_parameter"), 3),
+        f"{summary.num_diverged}/{len(summary.records)}",
+    ]
+
+
+def markdown(summaries: Sequence[Summary]) -> str:
+    """A headline and an aligned Markdown table of the optimizers on one task."""
+    first = summaries[0]
+    seeds = sorted({len(s.records) for s in summaries})
+    headline = (
+        f"{first.task}: {first.steps} steps, {' or '.join(map(str, seeds))} seeds"
+    )
+    if first.target is not None:
+        headline += f", target loss {number(first.target)}"
+    rows = [list(COLUMNS), *map(row, summaries)]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(COLUMNS))]
+    lines = ["| " + " | ".join(_aligned(r, widths)) + " |" for r in rows]
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return "\n".join(
+        [headline, "", lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]
+    )
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cells[0].ljust(widths[0])] + [
+        c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)
+    ]
