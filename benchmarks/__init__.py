@@ -1,0 +1,1 @@
+"""The commands behind the speed and memory figures of this project."""

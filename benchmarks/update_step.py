@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -38,7 +37,7 @@ ADAMW_FLOOR = 28  # reads g, m, v, x and writes m, v, x in float32
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An optimizer, its Optax twin if it has one, and its floor in bytes a parameter."""
+    """An optimizer, its floor in bytes per parameter, and its Optax twin."""
 
     make: Callable[[], optax.GradientTransformation]
     floor: int
@@ -141,14 +140,18 @@ def main(
         count = sum(int(np.prod(shape)) for shape in shapes)
         times = measure(shapes, names, repeats)
         print(f"\n{which}: {len(shapes)} leaves, {count:,} parameters")
-        print(f"{'optimizer':15s} {'ms':>8s} {'/adamw':>7s} {'/twin':>7s} {'floor':>7s}")
+        print(
+            f"{'optimizer':15s} {'ms':>8s} {'/adamw':>7s} {'/twin':>7s} {'floor':>7s}"
+        )
         rows = record["trees"].setdefault(which, {})
         for name in names:
             entry, seconds = ENTRIES[name], times[name]
             row = {
                 "ms": seconds * 1e3,
                 "ratio_adamw": seconds / times["optax.adamw"],
-                "ratio_twin": seconds / times[entry.twin] if entry.twin in times else None,
+                "ratio_twin": seconds / times[entry.twin]
+                if entry.twin in times
+                else None,
                 "floor_bytes": entry.floor,
                 "floor_ratio": entry.floor / ADAMW_FLOOR,
             }

@@ -88,7 +88,8 @@ class Form:
       lion_betas: (l1, l2).
       bias_correction: divide m by 1 - b1^t and v by 1 - b2^t.
       debias_n: divide n by 1 - b3^t.
-      detach_average: the mean over time is a constant of differentiation.
+      detach_average: the mean over time is a constant: True everywhere, `None` in
+        `partials` alone, False nowhere.
     """
 
     active: frozenset[str]
@@ -98,7 +99,7 @@ class Form:
     lion_betas: tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]
     bias_correction: bool
     debias_n: bool
-    detach_average: bool
+    detach_average: bool | None
 
     @property
     def keeps(self) -> Moments:
@@ -263,8 +264,8 @@ def partials(
     """Cotangent * d(-direction)/dq_i for what is learned, element by element.
 
     `old`, `grad` and `change` are the moments before the step, its gradient and how
-    that changed; they, the signs and (with `detach_average`) the mean over time are
-    constants of differentiation. What has no effect on the step is left out.
+    that changed; they, the signs and (unless `detach_average=False`) the mean over
+    time are constants of differentiation. What has no effect on the step is left out.
     """
     q, t, out = s.q, s.t, {}
     if form.lion_only:
@@ -286,7 +287,7 @@ def partials(
     slope = weighted * numerator / jnp.where(flat, 1, (r + s.eps) * r)
     slope = jnp.where(flat, 0, 0.5 * q.gamma * s.over_c2 * slope)
     share = 0.0 if form.mean_only else 1.0 if new.nu_mean is None else q.rho
-    if new.nu_mean is not None and not form.detach_average:
+    if new.nu_mean is not None and form.detach_average is False:
         share = share + (1 - share) / t
 
     if "b1" in learn:

@@ -23,7 +23,7 @@ import optax
 from mada_optax import domains
 from mada_optax.coordinates import COORDINATES
 from mada_optax.door import put, take
-from mada_optax.leaves import increment
+from mada_optax.leaves import increment, vary_like
 
 
 class Previous(NamedTuple):
@@ -176,6 +176,7 @@ class _Hypergradient:
 
     def init(self, params: optax.Params) -> HypergradientState:
         hyperparams, rest = take(self.inner.init(params))
+        hyperparams = vary_like(hyperparams, params)
         names = self._names(hyperparams, rest)
         learned = [_entries(hyperparams)[name] for name in names]
 
@@ -188,7 +189,7 @@ class _Hypergradient:
             hypergradient=zeros(),
             filtered=zeros() if self.filter_decay else (),
             loss=() if self.spike is None else jnp.zeros((), jnp.float32),
-            skipped=jnp.zeros((), jnp.int32),
+            skipped=vary_like(jnp.zeros((), jnp.int32), params),
             hyper_optimizer=tuple(
                 self._optimizer(name).init(entry)
                 for name, entry in zip(names, learned, strict=True)
@@ -313,12 +314,16 @@ class _Hypergradient:
         steps, after = self.inner.update(updates, before, params, **extra_args)
         hyperparams, rest = take(after)
         previous = Previous(
-            jax.tree.leaves(state.hyperparams), state.inner, updates, params
+            jax.tree.leaves(state.hyperparams),
+            state.inner,
+            optax.tree.cast_like(updates, params),
+            params,
         )
-        return steps, state._replace(
+        # Optax promotes low-precision states and updates to the hyper-parameters.
+        return optax.tree.cast_like(steps, params), state._replace(
             count=increment(state.count),
-            hyperparams=hyperparams,
-            inner=rest,
+            hyperparams=optax.tree.cast_like(hyperparams, state.hyperparams),
+            inner=optax.tree.cast_like(rest, state.inner),
             previous=previous,
         )
 

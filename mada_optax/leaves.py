@@ -33,3 +33,14 @@ def widest_dtype(tree: Any) -> Any:
 def increment(count: jax.Array) -> jax.Array:
     """Count + 1, without overflow."""
     return jnp.asarray(optax.safe_increment(count))
+
+
+def vary_like(scalars: Any, tree: Any) -> Any:
+    """`scalars`, typed inside `jax.shard_map` as varying over the axes of `tree`.
+
+    A state that starts as a constant there could not be carried through a scan.
+    """
+    leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.core.Tracer)]
+    return jax.tree.map(
+        lambda x: sum((jnp.zeros_like(y, x.dtype, ()) for y in leaves), x), scalars
+    )

@@ -25,7 +25,13 @@ from optax import ScalarOrSchedule
 from mada_optax import blocks, domains, family
 from mada_optax.descent import ByName
 from mada_optax.family import COEFFICIENTS, MadaHyperparams, Moments
-from mada_optax.leaves import increment, reject_complex, wide_dtype, widest_dtype
+from mada_optax.leaves import (
+    increment,
+    reject_complex,
+    vary_like,
+    wide_dtype,
+    widest_dtype,
+)
 from mada_optax.settings import FIELDS, Bounds, Coefficient, Mask, Settings
 
 _NU_INIT = 1e-15
@@ -159,6 +165,7 @@ class _Mada:
                 for x in self.start.values()
             ]
         )
+        q = vary_like(q, params)
 
         def full(needed, value=0.0):
             if not needed:
@@ -171,7 +178,8 @@ class _Mada:
         learning = None
         if self.learn:
             zeros = jnp.zeros_like(q)
-            learning = Learning(zeros, zeros + 0, q, jnp.zeros((), jnp.int32))
+            skipped = vary_like(jnp.zeros((), jnp.int32), params)
+            learning = Learning(zeros, zeros + 0, q, skipped)
         return MadaState(
             count=count,
             hyperparams=self._hyperparams(q),
@@ -225,7 +233,7 @@ class _Mada:
                     self.learn,
                 )
 
-            # One leaf after the other, so that only one leaf's products exist at a time.
+            # One leaf after the other: the products of one alone exist at a time.
             h, arrays = jax.lax.optimization_barrier((h, arrays))
             for name, total in blocks.sums(products, arrays).items():
                 h = h.at[FIELDS.index(name)].add(total.astype(h.dtype))
@@ -382,7 +390,7 @@ def mada(
     prev_grad_init: str = "first",
     bias_correction: bool = True,
     debias_n: bool = False,
-    detach_average: bool = True,
+    detach_average: bool | None = None,
     update_order: str = "q_first",
     reparam: str | None = None,
     compat: str | None = None,
@@ -440,8 +448,9 @@ def mada(
       prev_grad_init: "first" (no difference at the first update) or "zeros".
       bias_correction: whether moments are bias-corrected.
       debias_n: whether the average of differences is too, as in Adan.
-      detach_average: whether the mean over time is a constant of differentiation;
-        pass False to differentiate through whole runs.
+      detach_average: whether the hypergradient takes the mean over time as a constant.
+        By default it does, while `update` as a whole stays differentiable through the
+        mean; True makes it a constant there too, as seen by `hypergradient`.
       update_order: "q_first" applies h to the coming step, "x_first" (the paper's
         Algorithm 1) to the one after.
       reparam: "tanh" moves coefficients in z with q = (tanh(z) + 1) / 2.
@@ -506,7 +515,7 @@ def scale_by_mada(
     prev_grad_init: str = "first",
     bias_correction: bool = True,
     debias_n: bool = False,
-    detach_average: bool = True,
+    detach_average: bool | None = None,
     update_order: str = "q_first",
     reparam: str | None = None,
     compat: str | None = None,

@@ -14,16 +14,20 @@ import optax
 from optax import ScalarOrSchedule
 
 from mada_optax import domains, family
-from mada_optax.leaves import increment, reject_complex, wide_dtype, widest_dtype
+from mada_optax.leaves import (
+    increment,
+    reject_complex,
+    vary_like,
+    wide_dtype,
+    widest_dtype,
+)
 from mada_optax.mada import transformation
 from mada_optax.settings import Mask, Settings
 
 
 def _point(learning_rate, **settings) -> optax.GradientTransformationExtraArgs:
     domains.check_learning_rate(learning_rate)
-    return transformation(
-        learning_rate, Settings(learn=(), detach_average=False, **settings)
-    )
+    return transformation(learning_rate, Settings(learn=(), **settings))
 
 
 def adam(
@@ -289,7 +293,9 @@ def _stand_alone(
         dtype = widest_dtype(params)
         return MemberState(
             count=jnp.zeros((), jnp.int32),
-            hyperparams=Betas(*[jnp.asarray(b, dtype) for b in betas]),
+            hyperparams=vary_like(
+                Betas(*[jnp.asarray(b, dtype) for b in betas]), params
+            ),
             moments=tuple(zeros),
         )
 

@@ -70,7 +70,7 @@ class Settings:
     prev_grad_init: str = "first"
     bias_correction: bool = True
     debias_n: bool = False
-    detach_average: bool = True
+    detach_average: bool | None = None
     update_order: str = "q_first"
     reparam: str | None = None
     compat: str | None = None
@@ -99,8 +99,9 @@ class Settings:
         for name in ("hyper_clip", "clip_norm"):
             if getattr(self, name) is not None:
                 domains.check_number(name, getattr(self, name), strict=True)
-        for name in ("bias_correction", "debias_n", "detach_average"):
+        for name in ("bias_correction", "debias_n"):
             domains.check_option(name, getattr(self, name), (True, False))
+        domains.check_option("detach_average", self.detach_average, (None, True, False))
         domains.check_option("n_init", self.n_init, ("zeros", "grad_sq"))
         domains.check_option("prev_grad", self.prev_grad, ("true", "zero"))
         domains.check_option("prev_grad_init", self.prev_grad_init, ("first", "zeros"))

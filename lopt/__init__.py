@@ -1,0 +1,1 @@
+"""Learned optimizers, and the meta-training of anything with hyper-parameters."""
