@@ -1,0 +1,99 @@
+"""Every public optimizer, once. All tests of this folder run for each entry.
+
+To put an optimizer under contract, add a line to `OPTIMIZERS`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+import mada_optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A factory and arguments with which it minimizes small problems.
+
+    Attributes:
+      name: of the test.
+      factory: takes keyword arguments, gives a gradient transformation.
+      arguments: for it; a learning rate is called `learning_rate`.
+      smooth: arguments with which updates depend smoothly, without stopped gradients,
+        on the hyper-parameters; `None` if they cannot.
+    """
+
+    name: str
+    factory: Callable[..., optax.GradientTransformation]
+    arguments: Mapping[str, Any]
+    smooth: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+
+    def __call__(self, **changed):
+        arguments = {**self.arguments, **changed}
+        return optax.with_extra_args_support(self.factory(**arguments))
+
+
+def chained_mada(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """All branches, in the order of one pass, with clipping inside."""
+    direction = mada_optax.scale_by_mada(
+        b3=0.1,
+        c=0.9,
+        rho=0.7,
+        gamma=0.999,
+        update_order="x_first",
+        hyper_momentum=0.5,
+        hyper_learning_rate=1e-6,
+        clip_norm=10.0,
+        detach_average=False,
+    )
+    return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
+
+
+def final_mada(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """At the end of a GPT-2 run."""
+    names = ("b1", "b2", "b3", "c", "rho", "gamma")
+    values = (0.9288, 0.9491, 0.0809, 0.9877, 0.1210, 0.999)
+    return mada_optax.mada_final_state(
+        dict(zip(names, values, strict=True)), learning_rate
+    )
+
+
+def adaptive_adamw(
+    learning_rate: float, dtype: str = "float32"
+) -> optax.GradientTransformationExtraArgs:
+    adamw = optax.inject_hyperparams(optax.adamw, hyperparam_dtype=dtype)
+    return mada_optax.hypergradient(
+        adamw(learning_rate, eps_root=1e-16, weight_decay=0.0),
+        optax.sgd(1e-5),
+        learn=["learning_rate", "b1"],
+    )
+
+
+OPTIMIZERS = (
+    Optimizer("adam", mada_optax.adam, {"learning_rate": 1e-2}),
+    Optimizer("amsgrad", mada_optax.amsgrad, {"learning_rate": 1e-2}),
+    Optimizer("avgrad", mada_optax.avgrad, {"learning_rate": 1e-2}),
+    Optimizer("adan", mada_optax.adan, {"learning_rate": 1e-2}),
+    Optimizer("yogi", mada_optax.yogi, {"learning_rate": 1e-2}),
+    Optimizer("lion", mada_optax.lion, {"learning_rate": 1e-3}, smooth=None),
+    Optimizer(
+        "mada",
+        mada_optax.mada,
+        {"learning_rate": 1e-2},
+        smooth={"detach_average": False},
+    ),
+    Optimizer("mada_final_state", final_mada, {"learning_rate": 1e-2}),
+    Optimizer("scale_by_mada", chained_mada, {"learning_rate": 1e-2}),
+    Optimizer("hyper_adam", mada_optax.hyper_adam, {"learning_rate": 1e-2}),
+    Optimizer(
+        "hypergradient",
+        adaptive_adamw,
+        {"learning_rate": 1e-2},
+        smooth={"dtype": "float64"},
+    ),
+)
