@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 import shlex
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import TypeVar
 
 import tyro
 
@@ -14,6 +15,7 @@ from tasks.evaluation import Evaluation
 from tasks.results import Results
 from tasks.suites import get_suite, list_suites
 
+T = TypeVar("T")
 app = tyro.extras.SubcommandApp()
 Repeatable = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
 
@@ -39,8 +41,8 @@ def evaluate(
         suite: A suite of `python -m tasks list`.
         optimizer: Import path with literal arguments, such as
             "optax:adamw(learning_rate=1e-3)"; replaces those of the suite.
-        task: Restricts the suite to this task. One that the suite does not have needs
-            --optimizer.
+        task: Restricts the suite to this task, such as "digits-mlp(width=128)". One
+            that the suite does not have needs --optimizer too.
         seeds: Number of paired seeds, trained side by side.
         steps: Training steps; by default what the suite says.
         eval_every: Steps between evaluations; by default what the suite says.
@@ -53,24 +55,20 @@ def evaluate(
     """
     out = out or pathlib.Path("runs") / suite
     try:
-        chosen = get_suite(suite)
-        if task:
-            chosen = chosen.only([name for names in task for name in names])
-        evaluation = Evaluation(
-            chosen,
-            [spec for specs in optimizer for spec in specs],
-            seeds=seeds,
-            steps=steps,
-            eval_every=eval_every,
-            baseline=baseline,
-            out_dir=out,
-            resume=resume,
-            overwrite=overwrite,
-            data_dir=data_dir,
+        evaluation = _checked(
+            lambda: Evaluation(
+                get_suite(suite).only(_flat(task)) if task else get_suite(suite),
+                _flat(optimizer),
+                seeds=seeds,
+                steps=steps,
+                eval_every=eval_every,
+                baseline=baseline,
+                out_dir=out,
+                resume=resume,
+                overwrite=overwrite,
+                data_dir=data_dir,
+            )
         )
-    except (ValueError, OSError) as e:
-        _fail(e)
-    try:
         results = evaluation.run()
     except KeyboardInterrupt:
         again = [w for w in sys.argv[1:] if w not in ("--resume", "--overwrite")]
@@ -88,11 +86,7 @@ def report(directory: tyro.conf.Positional[pathlib.Path]) -> None:
     Args:
         directory: The --out of an evaluation.
     """
-    try:
-        results = Results.load(directory)
-    except (ValueError, OSError) as e:
-        _fail(e)
-    _show(results)
+    _show(_checked(lambda: Results.load(directory)))
 
 
 @app.command(name="list")
@@ -123,11 +117,17 @@ def _show(results: Results) -> None:
     print(f"page    {results.to_html()}")
 
 
-def _fail(error: Exception) -> NoReturn:
-    """One line for a mistake of the user's; a traceback would hide what to do."""
-    message = " ".join(str(error).split())
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def _checked(make: Callable[[], T]) -> T:
+    """Turns a mistake of the user's into one line, without the noise of a traceback."""
+    try:
+        return make()
+    except (ValueError, OSError) as e:
+        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _flat(groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    return [name for names in groups for name in names]
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def plan(
         if count is not None:
             check_counts(**{name: count})
     options = {"steps": steps, "eval_every": eval_every, "baseline": baseline}
+    options["data_dir"] = "DATA_DIR" if data_dir is not None else None
     suite, entries = _entries(suite_or_tasks)
     everywhere = _as_list(optimizers)
     command = _command(suite, entries, everywhere, seeds, options)

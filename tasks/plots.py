@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -74,10 +75,11 @@ def loss_curves(summaries: Sequence[Summary]) -> Figure:
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         panels = figure.subplots(1, 2)
         curves = (_train_curves, _valid_curves)
+        start = float(np.median(valid_losses(summaries[0].records)[:, 0]))
         titles = ("Training loss, mean between evaluations", "Validation loss")
         for axes, of_split, title in zip(panels, curves, titles, strict=True):
             ends = _draw(axes, summaries, of_split)
-            _fit_losses(axes, [of_split(s)[1] for s in summaries])
+            _fit_losses(axes, [of_split(s) for s in summaries], start)
             axes.set_title(title, loc="left")
             axes.set_xlabel("step")
             _label_ends(axes, ends)
@@ -93,7 +95,8 @@ def hyperparam_curves(summaries: Sequence[Summary]) -> Figure:
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     with style():
-        figure = Figure(figsize=(11, 0.6 + 2.3 * rows), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12)
+        figure = Figure(figsize=(11, 0.6 + 2.3 * rows), layout=layout)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for axes, name in zip(panels, names, strict=False):
             having = [s for s in changing if name in s.records[0].hyperparams]
@@ -220,16 +223,21 @@ def _hyperparam_curves(name: str, summary: Summary) -> tuple[np.ndarray, np.ndar
     return summary.records[0].eval_steps, values
 
 
-def _fit_losses(axes: Axes, losses: Sequence[np.ndarray]) -> None:
-    """Shows what lies below the losses at the start: who diverges leaves at the top."""
-    every = np.concatenate([values.ravel() for values in losses])
-    every = every[np.isfinite(every)]
-    if not every.size:
+def _fit_losses(
+    axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], start: float
+) -> None:
+    """Shows where the losses are after a tenth of the run, but never above the start.
+
+    What comes before, and what diverges, is beyond the top: the ends are to be told
+    apart.
+    """
+    values = np.concatenate([v.ravel() for _, v in curves])
+    values = values[np.isfinite(values)]
+    if not values.size:
         return
-    starts = np.concatenate([values[:, 0] for values in losses])
-    starts = starts[np.isfinite(starts)]
-    lowest = every.min()
-    highest = max(np.median(starts) if starts.size else every.max(), lowest)
+    tenths = [np.median(v[:, np.argmax(s >= s[-1] / 10)]) for s, v in curves]
+    sane = [x for x in tenths if np.isfinite(x) and x <= start]
+    lowest, highest = values.min(), max(sane, default=values.max())
     if lowest > 0 and highest / lowest > 4:
         axes.set_yscale("log")
         axes.set_ylim(lowest / 1.15, highest * 1.25)

@@ -26,7 +26,8 @@ _READING = (
 _LOSS_CAPTION = (
     "Loss over training steps. Line: interquartile mean over seeds; band: its 95 % "
     "bootstrap interval. Names stand at the ends of their curves; each has its own "
-    "line style and marker. A curve leaves at the top or stops where it diverges."
+    "line style and marker. The frame shows the losses from a tenth of the run on: "
+    "the very start, and what diverges, lies above it."
 )
 _HYPERPARAMS_CAPTION = (
     "The optimizers' own hyper-parameters while they train, for those that change any. "

@@ -118,6 +118,8 @@ class Results:
 
         return "\n\n".join(map(markdown, self.summaries().values()))
 
+    _repr_markdown_ = table  # what a notebook shows
+
     def plot(self, directory: str | pathlib.Path | None = None) -> dict[str, Figure]:
         """Loss curves of each task, and the coefficients of optimizers that learn them.
 
@@ -190,9 +192,7 @@ def valid_losses(records: Sequence[Record]) -> np.ndarray:
 
 def _final(records: Sequence[Record]) -> dict[int, float]:
     losses = valid_losses(records)[:, -1]
-    diverged = [r.diverged_at is not None for r in records]
-    final = np.where(diverged, np.inf, losses)
-    return {r.seed: float(x) for r, x in zip(records, final, strict=True)}
+    return {r.seed: float(x) for r, x in zip(records, losses, strict=True)}
 
 
 def _baseline(cells: dict[str, list[Record]]) -> str:

@@ -2,6 +2,9 @@
 
 Each learning rate won the sweep of `tasks.suites.sweep`: five rates per optimizer and
 task, half a decade apart, none of the winners at the edge, two seeds not used here.
+
+The target of digits is a round number above what overfitting allows: what AdamW reaches
+at three quarters of its run, the usual target, is noise around its lowest loss there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ DEFAULT = Suite(
             task="digits-mlp",
             steps=1000,
             eval_every=25,
+            target=0.1,
             optimizers=(
                 "optax:sgd(learning_rate=0.1, momentum=0.9)",
                 "optax:adamw(learning_rate=0.001)",

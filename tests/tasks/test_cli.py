@@ -1,9 +1,11 @@
 """The command line: one clear line for mistakes, results for the rest."""
 
+import os
 import shlex
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from tasks import __main__ as cli
@@ -129,6 +131,10 @@ def test_an_interruption_says_how_to_go_on(run, monkeypatch):
 
 
 def test_as_a_process(tmp_path):
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     done = subprocess.run(
         [
             sys.executable,
@@ -144,6 +150,7 @@ def test_as_a_process(tmp_path):
         text=True,
         check=True,
         timeout=120,
+        env=os.environ | cache,
     )
     assert "| sgd" in done.stdout
     assert (tmp_path / "report.html").stat().st_size > 10_000
