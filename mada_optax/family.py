@@ -144,6 +144,7 @@ class Scalars(NamedTuple):
       q: coefficients.
       rate: learning rate.
       t: the step, 1 for the first.
+      over_t: 1 / t.
       over_c1: 1 / (1 - b1^t), or 1 without bias correction.
       over_c2: 1 / (1 - b2^t), or 1 without bias correction.
       over_c3: 1 / (1 - b3^t), or 1 if n is not corrected.
@@ -155,6 +156,7 @@ class Scalars(NamedTuple):
     q: MadaHyperparams
     rate: jax.Array
     t: jax.Array
+    over_t: jax.Array
     over_c1: jax.Array
     over_c2: jax.Array
     over_c3: jax.Array
@@ -176,6 +178,7 @@ def scalars(q: jax.Array, t: jax.typing.ArrayLike, form: Form, dtype: Any) -> Sc
         q=coefficients,
         rate=rate,
         t=t,
+        over_t=1 / t,
         over_c1=over(coefficients.b1, form.bias_correction),
         over_c2=over(coefficients.b2, form.bias_correction),
         over_c3=over(coefficients.b3, form.debias_n),
@@ -185,6 +188,14 @@ def scalars(q: jax.Array, t: jax.typing.ArrayLike, form: Form, dtype: Any) -> Sc
     )
     # Otherwise they may be computed again for every element that they meet.
     return jax.lax.optimization_barrier(numbers)
+
+
+def hold(s: Scalars, held: jax.Array) -> Scalars:
+    """The numbers of a step, which leaves the moments alone where `held` is true."""
+    ones = jax.tree.map(jnp.ones_like, s.q)
+    zero, one = jnp.zeros_like(s.t), jnp.ones_like(s.t)
+    kept = s._replace(q=ones, l2=one, over_t=zero)
+    return jax.tree.map(lambda x, y: jnp.where(held, x, y), kept, s)
 
 
 def _ahead(grad: jax.Array, change: Any, s: Scalars, form: Form) -> jax.Array:
@@ -210,7 +221,7 @@ def advance(
         nu = _second_moment(old, _ahead(grad, change, s, form), s, form)
     if keeps.nu_mean:
         nu = blocks.write_out(nu)
-        nu_mean = old.nu_mean + (nu - old.nu_mean) * (1 / s.t)
+        nu_mean = old.nu_mean + (nu - old.nu_mean) * s.over_t
     if keeps.diff:
         diff = q.b3 * old.diff + (1 - q.b3) * change
     if keeps.lion:
@@ -288,7 +299,7 @@ def partials(
     slope = jnp.where(flat, 0, 0.5 * q.gamma * s.over_c2 * slope)
     share = 0.0 if form.mean_only else 1.0 if new.nu_mean is None else q.rho
     if new.nu_mean is not None and form.detach_average is False:
-        share = share + (1 - share) / t
+        share = share + (1 - share) * s.over_t
 
     if "b1" in learn:
         bracket = s.over_c1 * (old.mu - grad)

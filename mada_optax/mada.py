@@ -13,7 +13,6 @@ from the moments before that step. With everything learned, the state holds seve
 floats per parameter.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -117,13 +116,14 @@ def _clip_by_global_norm(grads: list[jax.Array], max_norm: Any) -> list[jax.Arra
     return [scale.astype(g.dtype) * g for g in grads]
 
 
-def _after(h: jax.Array, x: jax.Array) -> jax.Array:
-    """x, but known only when h is.
+def _after(h: jax.Array, arrays: Any) -> Any:
+    """The same arrays, but known only when h is.
 
     A donated buffer is overwritten in place only if its last reader is known to come
     before, and the compiler drops an `optimization_barrier` too early to know.
     """
-    return x + (0 * jnp.where(jnp.isfinite(h), h, 0).sum()).astype(x.dtype)
+    zero = 0 * jnp.where(jnp.isfinite(h), h, 0).sum()
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype), arrays)
 
 
 class _Mada:
@@ -256,9 +256,8 @@ class _Mada:
         caught_up = []
         for leaf in leaves:
             s = family.scalars(learning.applied, count, self.form, leaf.grad.dtype)
-            grad, change = _after(h, leaf.grad), self._last_change(leaf)
-            new = family.advance(leaf.moments, grad, change, s, self.form)
-            new = jax.tree.map(functools.partial(jnp.where, first), leaf.moments, new)
+            last = _after(h, (leaf.grad, self._last_change(leaf)))
+            new = family.advance(leaf.moments, *last, family.hold(s, first), self.form)
             caught_up.append(blocks.write_out(new))
         learning = Learning(
             hypergradient=h,
@@ -323,7 +322,7 @@ class _Mada:
         if self.learn:
             state, before = self._adapt(state, leaves, raw)
             q = state.learning.applied
-            grads = [_after(state.learning.hypergradient, g) for g in grads]
+            grads = _after(state.learning.hypergradient, grads)
         else:
             before = [leaf.moments for leaf in leaves]
             q = self._coefficients(state)
