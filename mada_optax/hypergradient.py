@@ -159,7 +159,9 @@ class _Hypergradient:
             return tuple(
                 name
                 for name, entry in entries.items()
-                if _is_floating(entry) and name not in scheduled
+                if _is_floating(entry)
+                and name not in scheduled
+                and name not in ("eps", "eps_root")
             )
         for name in self.learn:
             if name in scheduled:
@@ -354,7 +356,7 @@ def hypergradient(
         derivative is infinite for a parameter that never had a gradient.
       hyper_optimizer: moves the learned hyper-parameters; or one by name.
       learn: names of entries to learn; by default all that hold floating-point arrays
-        and follow no schedule.
+        and follow no schedule, but not "eps" and "eps_root", which guard the others.
       bounds: `{name: (lower, upper)}`, to which entries are clipped after every move.
         Entries with a name of `domains.DOMAIN` (b1, weight_decay, ...) stay in that
         domain by default, others are free.
