@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from registry import OPTIMIZERS
+
+from contracts.registry import OPTIMIZERS
 
 
 @pytest.fixture(autouse=True)

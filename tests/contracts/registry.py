@@ -47,7 +47,6 @@ def chained_mada(
         hyper_momentum=0.5,
         hyper_learning_rate=1e-6,
         clip_norm=10.0,
-        detach_average=False,
     )
     return optax.chain(direction, optax.scale_by_learning_rate(learning_rate))
 
@@ -81,12 +80,7 @@ OPTIMIZERS = (
     Optimizer("adan", mada_optax.adan, {"learning_rate": 1e-2}),
     Optimizer("yogi", mada_optax.yogi, {"learning_rate": 1e-2}),
     Optimizer("lion", mada_optax.lion, {"learning_rate": 1e-3}, smooth=None),
-    Optimizer(
-        "mada",
-        mada_optax.mada,
-        {"learning_rate": 1e-2},
-        smooth={"detach_average": False},
-    ),
+    Optimizer("mada", mada_optax.mada, {"learning_rate": 1e-2}),
     Optimizer("mada_final_state", final_mada, {"learning_rate": 1e-2}),
     Optimizer("scale_by_mada", chained_mada, {"learning_rate": 1e-2}),
     Optimizer("hyper_adam", mada_optax.hyper_adam, {"learning_rate": 1e-2}),

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from registry import OPTIMIZERS
+
+from contracts.registry import OPTIMIZERS
 
 upstream = pytest.importorskip("optax.contrib._common_test")
 

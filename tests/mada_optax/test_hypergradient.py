@@ -42,8 +42,8 @@ def train(tx, params, noise):
     return run(params)
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("detach_average", [False, True])
+@jax.enable_x64(True)
 def test_oracle_of_mada(detach_average):
     """The closed form and automatic differentiation of the fixed family agree."""
     options = {**INTERIOR, "detach_average": detach_average, "clip_norm": None}
@@ -70,7 +70,7 @@ def test_oracle_of_mada(detach_average):
         np.testing.assert_allclose(values, other, rtol=0, atol=1e-11)
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_the_complete_update_is_differentiated():
     """Clipping, decay, schedule and what comes after: against finite differences."""
     inner = optax.chain(

@@ -46,7 +46,7 @@ def test_what_is_not_learned_stays_bit_identical(learn):
             assert (values == np.float32(INTERIOR[name])).all()
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_a_learner_that_does_not_move_takes_the_steps_of_the_fixed_optimizer():
     x = jnp.ones(5)
     fixed, _ = train(mada_optax.mada(0.05, **INTERIOR, learn=()), x, noise(5))
@@ -76,7 +76,7 @@ def test_final_state_is_the_fixed_optimizer_at_the_learned_point(wrap):
     np.testing.assert_array_equal(path, train(by_dict, x, grads)[0])
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_one_q_for_all_leaves():
     """How parameters are split into leaves makes no difference."""
     tx = mada_optax.mada(0.05, **INTERIOR, hyper_learning_rate=0.1, clip_norm=1.0)
@@ -96,7 +96,7 @@ def test_one_q_for_all_leaves():
         np.testing.assert_allclose(moved, same, rtol=0, atol=1e-12)
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_orders_differ_by_the_step_that_first_feels_a_change():
     x, grads = jnp.ones(5), noise(5)
     options = {**INTERIOR, "hyper_learning_rate": 0.1}

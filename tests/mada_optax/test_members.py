@@ -145,9 +145,9 @@ def train_numpy(rule, weight_decay):
     return np.array(path)
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 @pytest.mark.parametrize("name", PAIRS)
+@jax.enable_x64(True)
 def test_takes_the_steps_of_its_paper(name, weight_decay):
     factory, rule, arguments = PAIRS[name]
     x = train(factory(RATE, weight_decay=weight_decay, **arguments))
@@ -155,7 +155,6 @@ def test_takes_the_steps_of_its_paper(name, weight_decay):
     np.testing.assert_allclose(x, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -169,11 +168,12 @@ def test_takes_the_steps_of_its_paper(name, weight_decay):
     ],
     ids=["adam", "adamw", "lion", "amsgrad"],
 )
+@jax.enable_x64(True)
 def test_takes_the_steps_of_its_optax_twin(ours, theirs):
     np.testing.assert_allclose(train(ours), train(theirs), rtol=0, atol=1e-10)
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_adam_point_with_the_default_start_of_the_second_moment():
     """The 1e-15 from which MADA starts costs nothing that can be seen."""
     np.testing.assert_allclose(

@@ -103,8 +103,8 @@ def random_runs(size, seed=0):
     return q, grads
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@jax.enable_x64(True)
 def test_hypergradients_are_derivatives_of_the_step(options):
     q, grads = random_runs(400)
 
@@ -120,7 +120,7 @@ def test_hypergradients_are_derivatives_of_the_step(options):
     np.testing.assert_allclose(h / scale, expected / scale, rtol=0, atol=1e-11)
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_what_is_known_without_computing():
     rng = np.random.default_rng(1)
     q, grads = random_runs(50)
@@ -155,8 +155,8 @@ def test_what_is_known_without_computing():
     assert np.any(h["gamma"])
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("c", [0.0, 0.4, 1.0])
+@jax.enable_x64(True)
 def test_a_tie_of_the_signs_gives_the_square_for_every_c(c):
     tx = mada_optax.mada(0.1, c=c, learn=(), nu_init=0.25, active=("c",))
     grad = jnp.array(0.5, jnp.float64)

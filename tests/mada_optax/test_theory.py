@@ -56,19 +56,19 @@ def gradients():
     }
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("b2", "rho", "first"),
     [(0.5, 0.5, 4), (0.9, 0.5, 20), (0.9, 1.0, 11), (0.99, 0.5, 200), (0.99, 1.0, 101)],
 )
+@jax.enable_x64(True)
 def test_a_constant_rho_keeps_the_rate_from_growing_for_so_long(b2, rho, first):
     assert first == int(1 + b2 / (rho * (1 - b2)) + 1e-9) + 1
     assert first_growth(effective_rates(BURST[:220], b2=b2, rho=rho)) == first
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("c", [1.0, 0.3])
 @pytest.mark.parametrize("kind", gradients())
+@jax.enable_x64(True)
 def test_avgrad_never_raises_its_effective_rate(kind, c):
     def falling(count):
         return 0.5 / (count.astype(float) + 1)
@@ -78,7 +78,7 @@ def test_avgrad_never_raises_its_effective_rate(kind, c):
     assert first_growth(rates(rho=falling)) is None
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_a_rho_that_falls_from_above_b2_can_raise_it():
     def falling(count):
         return 1.0 / (count.astype(float) + 1)
@@ -121,8 +121,8 @@ PERIODIC_X = {
 PERIODIC_REGRET = {"adam": 0.666, "amsgrad": 0.0022, "avgrad": 0.0015}
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", PERIODIC)
+@jax.enable_x64(True)
 def test_adam_fails_and_avgrad_does_not_on_the_periodic_problem(name):
     """The gradient is C once in three steps and else -1; b2 = 1/(1 + C^2)."""
 
@@ -173,8 +173,8 @@ def rare_and_large(t):
     return jnp.where(t % 101 == 1, 1010.0, -10.0)
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", LINEAR)
+@jax.enable_x64(True)
 def test_adam_runs_to_the_wrong_end_of_the_1010_problem(name):
     tx, expected_x, expected_regret = LINEAR[name]
     x, regret = jax.jit(lambda: minimize_linear(tx, rare_and_large, 100_000, AT))()
@@ -182,7 +182,7 @@ def test_adam_runs_to_the_wrong_end_of_the_1010_problem(name):
     np.testing.assert_allclose(regret, expected_regret, rtol=0, atol=6e-5)
 
 
-@pytest.mark.usefixtures("x64")
+@jax.enable_x64(True)
 def test_mada_moves_to_avgrad_on_the_1010_problem():
     names, steps = ("b3", "c", "rho"), 100_000
     tx = mada_optax.mada(
