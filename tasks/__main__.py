@@ -69,6 +69,12 @@ def evaluate(
                 data_dir=data_dir,
             )
         )
+        if evaluation.num_repeated:
+            print(
+                f"{out} holds {evaluation.num_repeated} of these runs, which are run "
+                "again; --resume would keep them",
+                file=sys.stderr,
+            )
         results = evaluation.run()
     except KeyboardInterrupt:
         again = [w for w in sys.argv[1:] if w not in ("--resume", "--overwrite")]

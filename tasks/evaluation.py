@@ -97,6 +97,7 @@ class Evaluation:
       seeds: the seeds that each cell is to have.
       directory: where records go, or `None`.
       finished: records that are kept, per cell.
+      num_repeated: how many records will be computed again and replaced.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Evaluation:
         self.cells = plan(suite_or_tasks, optimizers, seeds=self.seeds, **options)
         self._overwrite = overwrite
         held = records_lib.read(self.directory) if self.directory else []
+        self.num_repeated = 0 if resume or overwrite else len(held)
         if not overwrite:
             _refuse_mixing(held, self.cells, self.seeds, resume, self.directory)
         self.finished = [
@@ -234,7 +236,8 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
         check_counts(seeds=seeds)
         return tuple(range(seeds))
     chosen = tuple(seeds)
-    if not chosen or len(set(chosen)) != len(chosen) or any(s < 0 for s in chosen):
+    valid = all(isinstance(seed, int) and seed >= 0 for seed in chosen)
+    if not chosen or not valid or len(set(chosen)) != len(chosen):
         raise ValueError(
             f"seeds are {chosen}; allowed are a number of seeds or distinct seeds >= 0"
         )

@@ -84,6 +84,8 @@ def plan(
     cells = []
     for i, entry in enumerate(entries):
         task = _task(entry, data_dir)
+        if task.name in (cell.task.name for cell in cells):
+            raise ValueError(f"two tasks have the name {task.name!r}; records need one")
         resolved = optimizers_lib.resolve_all(_optimizers(entry, everywhere, suite))
         context = {
             "suite": suite.name if suite else None,

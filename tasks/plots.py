@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
@@ -99,7 +99,7 @@ def hyperparam_curves(summaries: Sequence[Summary]) -> Figure:
         figure = Figure(figsize=(11, 0.6 + 2.3 * rows), layout=layout)
         panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
         for axes, name in zip(panels, names, strict=False):
-            having = [s for s in changing if name in s.records[0].hyperparams]
+            having = {s.optimizer for s in changing if name in s.records[0].hyperparams}
             ends = _draw(axes, summaries, partial(_hyperparam_curves, name), having)
             axes.set_title(name, loc="left")
             _widen(axes)
@@ -125,12 +125,12 @@ def _draw(
     axes: Axes,
     summaries: Sequence[Summary],
     curves: Callable[[Summary], tuple[np.ndarray, np.ndarray]],
-    chosen: Sequence[Summary] | None = None,
+    names: Container[str] | None = None,
 ) -> list[_End]:
-    """Draws the chosen optimizers, each in the style of its place among all."""
+    """Draws the named optimizers, each in the style of its place among all."""
     ends = []
     for i, summary in enumerate(summaries):
-        if chosen is not None and summary not in chosen:
+        if names is not None and summary.optimizer not in names:
             continue
         steps, values = curves(summary)
         estimate, low, high = statistics.bootstrap(values.T)

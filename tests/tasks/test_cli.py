@@ -111,6 +111,9 @@ def test_several_specs_may_follow_one_option_or_repeat_it(run, monkeypatch):
 
 def test_records_of_another_run_are_not_overwritten(run):
     assert run("evaluate", *SGD, *TINY)[0] == 0
+    code, _, err = run("evaluate", *SGD, *TINY)
+    assert code == 0
+    assert err.startswith("runs/default holds 2 of these runs, which are run again")
     code, _, err = run("evaluate", *SGD, *TINY[:2], "--steps", "6")
     assert code == 2
     assert "runs/default holds records of 'sgd' on 'digits-mlp'" in err

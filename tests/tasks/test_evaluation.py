@@ -251,6 +251,8 @@ def test_records_of_another_configuration_are_not_mixed_in(tmp_path):
             {"tasks": "digits-mpl"},
             r"unknown task 'digits-mpl', did you mean 'digits-mlp'",
         ),
+        ({"seeds": [0.5]}, r"seeds are \(0.5,\)"),
+        ({"tasks": [quadratic()] * 2}, r"two tasks have the name 'quadratic'"),
         ({"tasks": [3.5]}, r"holds a float; allowed are"),
         ({"optimizers": None}, r"optimizers: none given for task 'quadratic'"),
         ({"optimizers": ["optax:adamw(lr=1)"]}, r"no parameter 'lr'"),
