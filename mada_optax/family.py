@@ -131,10 +131,17 @@ def _one_minus_power_jvp(primals, tangents):
     return one_minus_power(b, t), -t * b ** (t - 1) * tangents[0]
 
 
+@jax.custom_jvp
 def root(x: jax.Array) -> jax.Array:
     """Square root whose derivative at 0 is 0 instead of infinite."""
-    zero = x == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _root_jvp(primals, tangents):
+    y = root(*primals)
+    zero = y == 0
+    return y, jnp.where(zero, 0, tangents[0] / jnp.where(zero, 1, 2 * y))
 
 
 class Scalars(NamedTuple):

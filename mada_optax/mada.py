@@ -116,16 +116,6 @@ def _clip_by_global_norm(grads: list[jax.Array], max_norm: Any) -> list[jax.Arra
     return [scale.astype(g.dtype) * g for g in grads]
 
 
-def _after(h: jax.Array, arrays: Any) -> Any:
-    """The same arrays, but known only when h is.
-
-    A donated buffer is overwritten in place only if its last reader is known to come
-    before, and the compiler drops an `optimization_barrier` too early to know.
-    """
-    zero = 0 * jnp.where(jnp.isfinite(h), h, 0).sum()
-    return jax.tree.map(lambda x: x + zero.astype(x.dtype), arrays)
-
-
 class _Mada:
     """`init` and `update` of every transformation of this file."""
 
@@ -256,8 +246,9 @@ class _Mada:
         caught_up = []
         for leaf in leaves:
             s = family.scalars(learning.applied, count, self.form, leaf.grad.dtype)
-            last = _after(h, (leaf.grad, self._last_change(leaf)))
-            new = family.advance(leaf.moments, *last, family.hold(s, first), self.form)
+            grad, change = blocks.after(tuple(h), (leaf.grad, self._last_change(leaf)))
+            s = family.hold(s, first)
+            new = family.advance(leaf.moments, grad, change, s, self.form)
             caught_up.append(blocks.write_out(new))
         learning = Learning(
             hypergradient=h,
@@ -322,7 +313,7 @@ class _Mada:
         if self.learn:
             state, before = self._adapt(state, leaves, raw)
             q = state.learning.applied
-            grads = _after(state.learning.hypergradient, grads)
+            grads = [blocks.after(*pair) for pair in zip(before, grads, strict=True)]
         else:
             before = [leaf.moments for leaf in leaves]
             q = self._coefficients(state)
@@ -335,6 +326,9 @@ class _Mada:
             if old.diff is not None and self.settings.n_init == "grad_sq":
                 old = old._replace(diff=jnp.where(first, grad * grad, old.diff))
             change = self._change(leaf, grad, first)
+            if self.keeps_change:
+                change = blocks.write_out(change)
+                grad = blocks.after(change, grad)
             s = family.scalars(q, count, self.form, grad.dtype)
             new = family.advance(old, grad, change, s, self.form)
             step = family.direction(old, new, grad, s, self.form)
