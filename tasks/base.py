@@ -50,9 +50,7 @@ class Task:
 
     name: str
     init: Callable[[jax.Array], tuple[Params, ModelState]]
-    loss: Callable[
-        [Params, ModelState, Batch, jax.Array], tuple[jax.Array, ModelState]
-    ]
+    loss: Callable[[Params, ModelState, Batch, jax.Array], tuple[jax.Array, ModelState]]
     sample: Callable[[Data, jax.Array], Batch]
     evaluate: Callable[[Params, ModelState, Data], dict[str, jax.Array]]
     data: Mapping[str, Data]

@@ -1,4 +1,4 @@
-"""Strict settings for every test: eight devices, no silent broadcasting, warm caches."""
+"""Strict settings: eight devices, no silent broadcasting, warm caches."""
 
 import os
 import pathlib
