@@ -13,7 +13,7 @@ from tasks.suites.base import Entry, Suite
 
 DEFAULT = Suite(
     name="default",
-    description="A classifier and a language model on data that every installation has.",
+    description="A classifier and a language model on data that are always there.",
     entries=(
         Entry(
             task="digits-mlp",
