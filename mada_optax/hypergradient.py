@@ -286,7 +286,8 @@ class _Hypergradient:
             raise TypeError("`spike` needs the loss: call update(..., value=loss).")
         value = jnp.asarray(value, jnp.float32)
         mean = state.loss / (1 - 0.9 ** jnp.maximum(state.count, 1))
-        calm = jnp.isfinite(value) & (value <= self.spike * mean)
+        limit = mean + (self.spike - 1) * jnp.abs(mean)
+        calm = jnp.isfinite(value) & (value <= limit)
         loss = jnp.where(
             jnp.isfinite(value), 0.9 * state.loss + 0.1 * value, state.loss
         )
@@ -365,8 +366,8 @@ def hypergradient(
         a cosine in [-1, 1]. Scalar entries only.
       coordinates: `{name: "logit" | "log1m" | "log" | "identity"}`: where to descend.
       filter_decay: decay of a (bias-corrected) moving average of h; 0 for none.
-      spike: do not move when the loss, then a required extra argument `value`, is
-        above `spike` times its moving average (decay 0.9).
+      spike: do not move when the loss, then a required extra argument `value`, exceeds
+        its moving average (decay 0.9) by more than `spike - 1` times its magnitude.
 
     Returns:
       A gradient transformation with state `HypergradientState`. Extra arguments reach
