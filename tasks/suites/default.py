@@ -3,6 +3,9 @@
 Each learning rate won the sweep of `tasks.suites.sweep`: five rates per optimizer and
 task, half a decade apart, none of the winners at the edge, two seeds not used here.
 
+Adam with b2 = 0.95 is where HyperAdam and MADA start, and so the control of both: what
+they gain beyond it, they gain by adapting.
+
 The target of digits is a round number above what overfitting allows: what AdamW reaches
 at three quarters of its run, the usual target, is noise around its lowest loss there.
 """
@@ -24,6 +27,7 @@ DEFAULT = Suite(
                 "optax:sgd(learning_rate=0.1, momentum=0.9)",
                 "optax:adamw(learning_rate=0.001)",
                 "optax:lion(learning_rate=0.0001)",
+                "mada_optax:adam(learning_rate=0.0003, b2=0.95)",
                 "mada_optax:avgrad(learning_rate=0.001)",
                 "mada_optax:hyper_adam(learning_rate=0.0003)",
                 "mada_optax:mada(learning_rate=0.0003)",
@@ -37,6 +41,7 @@ DEFAULT = Suite(
                 "optax:sgd(learning_rate=0.1, momentum=0.9)",
                 "optax:adamw(learning_rate=0.003)",
                 "optax:lion(learning_rate=0.001)",
+                "mada_optax:adam(learning_rate=0.003, b2=0.95)",
                 "mada_optax:avgrad(learning_rate=0.001)",
                 "mada_optax:hyper_adam(learning_rate=0.003)",
                 "mada_optax:mada(learning_rate=0.003)",

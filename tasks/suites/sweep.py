@@ -19,6 +19,7 @@ RATES = {
     "optax:sgd(learning_rate={}, momentum=0.9)": (0.01, 0.03, 0.1, 0.3, 1.0),
     "optax:adamw(learning_rate={})": _ADAM_LIKE,
     "optax:lion(learning_rate={})": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "mada_optax:adam(learning_rate={}, b2=0.95)": _ADAM_LIKE,
     "mada_optax:avgrad(learning_rate={})": _ADAM_LIKE,
     "mada_optax:hyper_adam(learning_rate={})": _ADAM_LIKE,
     "mada_optax:mada(learning_rate={})": _ADAM_LIKE,
