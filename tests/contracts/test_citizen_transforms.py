@@ -19,9 +19,11 @@ def training_step(tx, carry, i):
     return optax.apply_updates(params, updates), state
 
 
-def loop(tx, params, steps=4):
-    """In one compiled loop."""
-    carry = params, tx.init(params)
+def loop(tx, params, steps=3, scale=1.0):
+    """In one compiled loop, with what is behind the door scaled at its start."""
+    state = tx.init(params)
+    hyperparams = optax.tree.scale(scale, optax.tree.get(state, "hyperparams"))
+    carry = params, optax.tree.set(state, hyperparams=hyperparams)
     step = functools.partial(training_step, tx)
     return jax.lax.fori_loop(0, steps, lambda i, c: step(c, i * 1.0), carry)
 
@@ -37,19 +39,18 @@ def test_jit_does_what_eager_does(tx, params, train):
 
 
 def test_loops_do_what_steps_do(tx, params, train):
-    """`fori_loop`, which compiles to a while loop, `scan`, and `cond` inside of it."""
-    expected = train(tx, params)
-    chex.assert_trees_all_close(
-        jax.jit(functools.partial(loop, tx))(params), expected, rtol=1e-4, atol=1e-5
-    )
+    """A while loop, and a scan with a condition inside."""
+    expected = train(tx, params, steps=3)
+    while_loop = jax.jit(functools.partial(loop, tx))(params)
+    chex.assert_trees_all_close(while_loop, expected, rtol=1e-4, atol=1e-5)
 
-    def scanned(carry, i):
+    def step_or_not(carry, i):
         new = training_step(tx, carry, i)
-        return jax.lax.cond(i < 4, lambda: new, lambda: carry), None
+        return jax.lax.cond(i < 3, lambda: new, lambda: carry), None
 
     @jax.jit
     def scan(params):
-        return jax.lax.scan(scanned, (params, tx.init(params)), jnp.arange(6.0))[0]
+        return jax.lax.scan(step_or_not, (params, tx.init(params)), jnp.arange(5.0))[0]
 
     chex.assert_trees_all_close(scan(params), expected, rtol=1e-4, atol=1e-5)
 
@@ -115,20 +116,9 @@ def test_vmap_over_learning_rates(optimizer, params):
 
 def test_vmap_over_hyperparams(tx, params):
     """Particles of a population differ by what is behind the door."""
-
-    def final(scale):
-        state = tx.init(params)
-        hyperparams = jax.tree.map(
-            lambda x: scale * x, optax.tree.get(state, "hyperparams")
-        )
-        carry = params, optax.tree.set(state, hyperparams=hyperparams)
-        for i in range(2):
-            carry = training_step(tx, carry, 1.0 * i)
-        return carry
-
-    scales = jnp.array([1.0, 0.9])
-    together = jax.jit(jax.vmap(final))(scales)
-    second = jax.jit(final)(scales[1])
+    run = functools.partial(loop, tx, params)
+    together = jax.jit(jax.vmap(lambda scale: run(scale=scale)))(jnp.array([1.0, 0.9]))
+    second = jax.jit(lambda scale: run(scale=scale))(0.9)
     chex.assert_trees_all_close(
         jax.tree.map(lambda x: x[1], together), second, rtol=1e-4, atol=1e-5
     )
@@ -150,20 +140,11 @@ def meta_loss(tx, hyperparams, params, steps=3):
 
 
 def test_meta_gradients_are_finite(tx, params):
-    """Forwards and backwards; also at rest, where all gradients are 0."""
-
-    @jax.jit
-    def differentiate(*args):
-        _, push = jax.linearize(functools.partial(meta_loss, tx), *args)
-        return push(*args), jax.linear_transpose(push, *args)(1.0)
-
-    for params in (params, optax.tree.zeros_like(params)):  # noqa: B020
-        args = optax.tree.get(tx.init(params), "hyperparams"), params
-        forwards, backwards = differentiate(*args)
-        chex.assert_tree_all_finite((forwards, backwards))
-        np.testing.assert_allclose(
-            forwards, optax.tree.vdot(backwards, args), rtol=1e-3, atol=1e-4
-        )
+    """Also at rest, where all gradients are 0."""
+    gradient = jax.jit(jax.grad(functools.partial(meta_loss, tx), argnums=(0, 1)))
+    for start in (params, optax.tree.zeros_like(params)):
+        hyperparams = optax.tree.get(tx.init(start), "hyperparams")
+        chex.assert_tree_all_finite(gradient(hyperparams, start))
 
 
 def test_meta_gradient_is_the_slope(optimizer, params):
@@ -175,35 +156,25 @@ def test_meta_gradient_is_the_slope(optimizer, params):
         params = optax.tree.cast(params, jnp.float64)
         start = optax.tree.get(tx.init(params), "hyperparams")
 
-        @jax.jit
-        @jax.value_and_grad
         def along(distance):
-            moved = optax.tree.scale(0.9 + distance, start)
-            return meta_loss(tx, moved, params)
+            return meta_loss(tx, optax.tree.scale(0.9 + distance, start), params)
 
+        along = jax.jit(functools.partial(jax.jvp, along))
         step = 1e-5
-        slope = float(along(0.0)[1])
-        difference = float(along(step)[0] - along(-step)[0]) / (2 * step)
+        _, slope = along((0.0,), (1.0,))
+        ends = [along((end,), (1.0,))[0] for end in (step, -step)]
+        slope, difference = float(slope), float(ends[0] - ends[1]) / (2 * step)
     assert abs(slope) > 1e-5
     np.testing.assert_allclose(slope, difference, rtol=1e-5)
 
 
 def test_shard_map_of_vmap(tx, params):
-    """A population, spread over the devices, each with its own run."""
+    """A population, spread over the devices, each with its own run and state."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), "particles")
     many = {"w": params["w"][None] * jnp.linspace(0.5, 2.0, 8)[:, None, None]}
-    states = jax.vmap(tx.init)(many)
-
-    def run(carry):
-        for i in range(2):
-            carry = jax.vmap(lambda c: training_step(tx, c, 1.0 * i))(carry)  # noqa: B023
-        return carry
-
+    run = jax.vmap(lambda params: loop(tx, params))
     spec = jax.P("particles")
     spread = jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=spec)
     chex.assert_trees_all_close(
-        jax.jit(spread)((many, states)),
-        jax.jit(run)((many, states)),
-        rtol=1e-4,
-        atol=1e-5,
+        jax.jit(spread)(many), jax.jit(run)(many), rtol=1e-4, atol=1e-5
     )

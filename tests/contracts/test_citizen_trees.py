@@ -8,10 +8,8 @@ import optax
 import pytest
 
 TREES = {
-    "scalar": jnp.float32(2.0),
-    "tuple": (jnp.ones(3), [jnp.ones((2, 2)), (jnp.ones(()),)]),
-    "none": {"a": None, "w": jnp.ones(3)},
-    "zero_size": {"nothing": jnp.zeros((0, 4)), "w": jnp.ones(3)},
+    "one_number": jnp.float32(2.0),
+    "nested": {"a": None, "b": (jnp.ones(()), [jnp.zeros((0, 4)), (jnp.ones(3),)])},
     "empty": {},
 }
 
@@ -30,12 +28,11 @@ def test_trees(tx, name):
     assert (moved > 0) == bool(jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_low_precision(tx, params, train, dtype):
+def test_low_precision(tx, params, train):
     """Parameters are low, their arithmetic is not: the update is the float32 one."""
-    low = optax.tree.cast(params, dtype)
+    low = optax.tree.cast(params, jnp.bfloat16)
     updates, state = one_update(tx, low)
-    assert updates["w"].dtype == dtype
+    assert updates["w"].dtype == jnp.bfloat16
     expected, _ = one_update(tx, optax.tree.cast(low, jnp.float32))
     np.testing.assert_allclose(
         updates["w"].astype(jnp.float32), expected["w"], rtol=1e-2, atol=1e-7

@@ -15,6 +15,7 @@ import mada_optax
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "mada"
 CASES = json.loads((FOLDER / "cases.json").read_text())
 STEPS = 60
+DATA = ("A", "b", "xi", "X", "Y", "idx")
 
 
 def warmup_cosine(lr, min_lr, warmup, decay_steps):
@@ -27,83 +28,95 @@ def warmup_cosine(lr, min_lr, warmup, decay_steps):
     return schedule
 
 
-def optimizer(case):
-    rate = case["learning_rate"]
+def optimizer(case, numbers):
+    rate = numbers.pop("learning_rate")
     if isinstance(rate, dict):
         rate = warmup_cosine(**rate)
     return getattr(mada_optax, case["optimizer"])(
-        rate, mask=lambda p: jax.tree.map(lambda x: x.ndim >= 2, p), **case["arguments"]
+        rate,
+        mask=lambda p: jax.tree.map(lambda x: x.ndim >= 2, p),
+        **{**case["arguments"], **numbers},
     )
 
 
-def problem(case, trace, dtype):
-    """The parameters as `x` lists them, and their loss at update i."""
-    data = {
-        key: jnp.asarray(trace[key], dtype)
-        for key in ("A", "b", "xi", "X", "Y", "x")
-        if key in trace
-    }
-    start = data.pop("x")[0]
-    if case["problem"] == "quad":
+def numbers_of(case):
+    """Arguments that are data, so that cases of one form share a compiled program."""
+    table = {"learning_rate": case["learning_rate"], **case["arguments"]}
+    names = ("b1", "b2", "learning_rate", "hyper_learning_rate", "hyper_momentum")
+    if case["optimizer"] == "mada" and len(table["learn"]) == 6:
+        names += ("b3", "c", "rho", "gamma", "eps")
+    return {name: table[name] for name in names}
 
-        def quadratic(params, i):
-            x = params["x"]
-            return x @ data["A"] @ x / 2 - (data["b"] + data["xi"][i]) @ x
 
-        return {"x": start}, quadratic
+def quadratic(params, data, i):
+    x = params["x"]
+    return x @ data["A"] @ x / 2 - (data["b"] + data["xi"][i]) @ x
 
-    rows = jnp.asarray(trace["idx"])
-    width, out = 7, trace["Y"].shape[1]
-    shapes = {"W1": (width, 5), "b1": (width,), "W2": (out, width), "b2": (out,)}
+
+def regression(params, data, i):
+    rows = data["idx"][i]
+    hidden = jnp.tanh(data["X"][rows] @ params["W1"].T + params["b1"][None])
+    output = hidden @ params["W2"].T + params["b2"][None]
+    return jnp.mean((output - data["Y"][rows]) ** 2)
+
+
+LOSSES = {"quad": quadratic, "mlp": regression}
+SHAPES = {
+    "quad": {"x": (12,)},
+    "mlp": {"W1": (7, 5), "b1": (7,), "W2": (2, 7), "b2": (2,)},
+}
+
+
+def unflatten(x, shapes):
     ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-    parts = zip(shapes.items(), jnp.split(start, ends[:-1]), strict=True)
-    params = {name: part.reshape(shape) for (name, shape), part in parts}
-
-    def regression(params, i):
-        hidden = jnp.tanh(data["X"][rows[i]] @ params["W1"].T + params["b1"][None])
-        output = hidden @ params["W2"].T + params["b2"][None]
-        return jnp.mean((output - data["Y"][rows[i]]) ** 2)
-
-    return params, regression
+    parts = zip(shapes.items(), jnp.split(x, ends[:-1]), strict=True)
+    return {name: part.reshape(shape) for (name, shape), part in parts}
 
 
-def flat(tree):
-    order = ["x"] if "x" in tree else ["W1", "b1", "W2", "b2"]
-    return jnp.concatenate([tree[name].ravel() for name in order])
+def flatten(tree, shapes):
+    return jnp.concatenate([tree[name].ravel() for name in shapes])
 
 
 def run(case, trace, dtype):
-    """Loss, x, q, h of all updates, and the moments after the last."""
-    params, loss_fn = problem(case, trace, dtype)
-    tx = optimizer(case)
+    """Loss, x, q, h of all updates; moments after the last; what was learned."""
+    shapes, loss_fn = SHAPES[case["problem"]], LOSSES[case["problem"]]
     names = ["b1", "b2", "b3", "c", "rho", "gamma"]
     if case["optimizer"] == "hyper_adam":
         names = ["b1", "b2", "learning_rate"]
 
-    def step(carry, i):
-        params, state = carry
-        loss, grads = jax.value_and_grad(loss_fn)(params, i)
-        updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        seen = mada_optax.diagnostics(state)
-        q = jnp.stack([seen[name] for name in names])
-        h = jnp.stack([seen[f"hypergradient/{name}"] for name in names])
-        return (params, state), (loss, flat(params), q, h)
-
     @jax.jit
-    def train(params):
-        carry = params, tx.init(params)
-        # A state that learns holds the moments before its last step: take one more.
-        (_, state), history = jax.lax.scan(step, carry, jnp.arange(STEPS + 1))
-        history = jax.tree.map(lambda x: x[:STEPS], history)
-        moments = {
-            name: flat(tree)
-            for name, tree in state.moments._asdict().items()
-            if tree is not None and name != "grad"
-        }
-        return history, moments
+    def train(x, data, numbers):
+        tx = optimizer(case, numbers)
 
-    (loss, x, q, h), moments = train(params)
+        def step(carry, i):
+            params, state = carry
+            loss, grads = jax.value_and_grad(loss_fn)(params, data, i)
+            updates, state = tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            seen = mada_optax.diagnostics(state)
+            q = jnp.stack([seen[name] for name in names])
+            h = jnp.stack([seen[f"hypergradient/{name}"] for name in names])
+            return (params, state), (loss, flatten(params, shapes), q, h)
+
+        params = unflatten(x, shapes)
+        # A state that learns holds the moments before its last step: take one more.
+        (_, state), history = jax.lax.scan(
+            step, (params, tx.init(params)), jnp.arange(STEPS + 1)
+        )
+        moments = {
+            name: flatten(tree, shapes)
+            for name, tree in state.moments._asdict().items()
+            if tree is not None
+        }
+        return jax.tree.map(lambda x: x[:STEPS], history), moments
+
+    def cast(value):
+        whole = np.issubdtype(np.asarray(value).dtype, np.integer)
+        return jnp.asarray(value, jnp.int32 if whole else dtype)
+
+    data = {key: cast(trace[key]) for key in trace if key in DATA}
+    numbers = jax.tree.map(cast, numbers_of(case))
+    (loss, x, q, h), moments = train(cast(trace["x"][0]), data, numbers)
     learned = np.array([name in case["arguments"]["learn"] for name in names])
     return loss, x, q, np.where(learned, h, 0), moments, learned
 
