@@ -205,7 +205,7 @@ class _Mada:
     def _hypergradient(
         self, q: jax.Array, count: jax.Array, leaves: list[_Leaf], grads
     ) -> jax.Array:
-        """H = <G, dx/dq> of the last step, (7,), with the coefficients q it used."""
+        """<G, dx/dq> of the last step, (7,), where q has the coefficients it used."""
         h = jnp.zeros_like(q)
         for leaf, grad in zip(leaves, grads, strict=True):
             s = family.scalars(q, count, self.form, grad.dtype)
