@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from optax import softmax_cross_entropy_with_integer_labels
 
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_rows, sum_over
 from tasks.checks import check_counts, check_dtype
 from tasks.data import Dataset, load_images
-from tasks.functional import count_parameters, functional
+from tasks.functional import Build, count_parameters, functional
 from tasks.models import MLP
 from tasks.registry import register
 
@@ -26,7 +24,7 @@ _EVALUATION_BATCH_SIZE = 1024
 
 def classifier(
     dataset: Dataset,
-    build: Callable[[nnx.Rngs], nnx.Module],
+    build: Build,
     *,
     batch_size: int,
     metadata: dict[str, Any],

@@ -12,9 +12,10 @@ Params = dict[str, Any]
 ModelState = Any
 Init = Callable[[jax.Array], tuple[Params, ModelState]]
 Apply = Callable[..., tuple[Any, ModelState]]
+Build = Callable[[nnx.Rngs], nnx.Module]
 
 
-def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Init, Apply]:
+def functional(build: Build) -> tuple[Init, Apply]:
     """Turns a module constructor into a pure `init` and a pure `apply`.
 
     Both functions can be jitted, vmapped (over keys, over parameters) and scanned.

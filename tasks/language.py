@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from optax import softmax_cross_entropy_with_integer_labels
 
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_windows, sum_over
 from tasks.checks import check_counts, check_dtype
 from tasks.data import Dataset, load_text
-from tasks.functional import count_parameters, functional
+from tasks.functional import Build, count_parameters, functional
 from tasks.models import TransformerLM
 from tasks.registry import register
 
@@ -26,7 +24,7 @@ _EVALUATION_LOGITS = 2**19
 
 def language_model(
     dataset: Dataset,
-    build: Callable[[nnx.Rngs], nnx.Module],
+    build: Build,
     *,
     context: int,
     batch_size: int,
