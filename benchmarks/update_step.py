@@ -83,8 +83,10 @@ def tree(shapes: list[tuple[int, ...]], seed: int) -> list[jax.Array]:
     ]
 
 
-def stepper(entry: Entry, shapes: list[tuple[int, ...]]) -> Callable[[], Any]:
-    """A function that takes one step and waits for it."""
+def stepper(
+    entry: Entry, shapes: list[tuple[int, ...]]
+) -> tuple[Callable[[], Any], jax.stages.Compiled]:
+    """A function that takes one step and waits for it, and the compiled program."""
     tx = entry.make()
     params, grads = tree(shapes, 0), tree(shapes, 1)
     carry = [params, jax.jit(tx.init)(params)]
@@ -98,12 +100,15 @@ def stepper(entry: Entry, shapes: list[tuple[int, ...]]) -> Callable[[], Any]:
     def run():
         carry[:] = jax.block_until_ready(compiled(*carry, grads))
 
-    return run
+    return run, compiled
 
 
-def measure(shapes, names: list[str], repeats: int) -> dict[str, float]:
-    """Median seconds per step, the optimizers taking turns."""
-    steps = {name: stepper(ENTRIES[name], shapes) for name in names}
+def measure(shapes, names: list[str], repeats: int):
+    """Median seconds per step, the optimizers taking turns, and temporary bytes."""
+    steps, temporary = {}, {}
+    for name in names:
+        steps[name], compiled = stepper(ENTRIES[name], shapes)
+        temporary[name] = compiled.memory_analysis().temp_size_in_bytes
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(repeats + 2):
         for name, step in steps.items():
@@ -111,7 +116,8 @@ def measure(shapes, names: list[str], repeats: int) -> dict[str, float]:
             step()
             if repeat >= 2:
                 times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in times.items()}
+    seconds = {name: float(np.median(values)) for name, values in times.items()}
+    return seconds, temporary
 
 
 def main(
@@ -138,7 +144,7 @@ def main(
     for which in trees:
         shapes = TREES[which]
         count = sum(int(np.prod(shape)) for shape in shapes)
-        times = measure(shapes, names, repeats)
+        times, temporary = measure(shapes, names, repeats)
         print(f"\n{which}: {len(shapes)} leaves, {count:,} parameters")
         print(
             f"{'optimizer':15s} {'ms':>8s} {'/adamw':>7s} {'/twin':>7s} {'floor':>7s}"
@@ -154,12 +160,13 @@ def main(
                 else None,
                 "floor_bytes": entry.floor,
                 "floor_ratio": entry.floor / ADAMW_FLOOR,
+                "temporary_bytes": temporary[name] / count,
             }
             rows[name] = row
             twin = "" if row["ratio_twin"] is None else f"{row['ratio_twin']:.2f}"
             print(
                 f"{name:15s} {row['ms']:8.2f} {row['ratio_adamw']:7.2f} {twin:>7s} "
-                f"{row['floor_ratio']:7.2f}"
+                f"{row['floor_ratio']:7.2f} {row['temporary_bytes']:18.1f}"
             )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
