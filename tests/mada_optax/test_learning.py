@@ -36,14 +36,16 @@ def train(tx, params, grads):
 
 @pytest.mark.parametrize("learn", [("b1",), ("b3", "rho"), ("c", "gamma"), ()])
 def test_what_is_not_learned_stays_bit_identical(learn):
-    tx = mada_optax.mada(0.05, **INTERIOR, learn=learn, hyper_learning_rate=0.3)
+    """Also outside of the box, which is for what is learned."""
+    start = {**INTERIOR, "b2": 0.999}
+    tx = mada_optax.mada(0.05, **start, learn=learn, hyper_learning_rate=0.3)
     _, states = train(tx, jnp.ones(5), noise(5))
     for name in NAMES:
         values = np.asarray(getattr(states.hyperparams, name))
         if name in learn:
             assert len(set(values.tolist())) > STEPS / 2
         else:
-            assert (values == np.float32(INTERIOR[name])).all()
+            assert (values == np.float32(start[name])).all()
 
 
 @jax.enable_x64(True)
@@ -257,3 +259,24 @@ def test_a_parameter_without_gradients_stays_finite(learn):
     assert state.learning.skipped == 0
     np.testing.assert_array_equal(params["dead"], 1.0)
     assert (state.moments.nu["dead"] == 0).all() and state.hyperparams.rho == 1
+
+
+@pytest.mark.parametrize("learn", [NAMES, ("b1", "b2"), ()])
+def test_meta_gradients_where_the_second_moment_is_zero(learn):
+    """As it becomes for a parameter without gradients; with eps it is no division."""
+    tx = mada_optax.mada(0.1, learn=learn, nu_init=0.0, hyper_learning_rate=0.1)
+    x, alive = jnp.ones(3), jnp.array([0.0, 1.0, 1.0])
+
+    def loss(hyperparams, x):
+        def step(carry, _):
+            x, state = carry
+            updates, state = tx.update(alive * x, state, x)
+            return (x + updates, state), None
+
+        state = tx.init(x)._replace(hyperparams=hyperparams)
+        (x, _), _ = jax.lax.scan(step, (x, state), length=3)
+        return jnp.sum(x**2)
+
+    slopes = jax.jit(jax.grad(loss, argnums=(0, 1)))(tx.init(x).hyperparams, x)
+    chex.assert_tree_all_finite(slopes)
+    assert slopes[0].b1 != 0
