@@ -108,7 +108,8 @@ def measure(shapes, names: list[str], repeats: int):
     steps, temporary = {}, {}
     for name in names:
         steps[name], compiled = stepper(ENTRIES[name], shapes)
-        temporary[name] = compiled.memory_analysis().temp_size_in_bytes
+        analysis = compiled.memory_analysis()
+        temporary[name] = getattr(analysis, "temp_size_in_bytes", 0)
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(repeats + 2):
         for name, step in steps.items():

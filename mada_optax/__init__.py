@@ -3,8 +3,6 @@
 from mada_optax.family import MadaHyperparams as MadaHyperparams
 from mada_optax.hypergradient import HypergradientState as HypergradientState
 from mada_optax.hypergradient import hypergradient as hypergradient
-from mada_optax.mada import MadaState as MadaState
-from mada_optax.mada import diagnostics as diagnostics
 from mada_optax.mada import hyper_adam as hyper_adam
 from mada_optax.mada import mada as mada
 from mada_optax.mada import mada_final_state as mada_final_state
@@ -15,3 +13,5 @@ from mada_optax.members import amsgrad as amsgrad
 from mada_optax.members import avgrad as avgrad
 from mada_optax.members import lion as lion
 from mada_optax.members import yogi as yogi
+from mada_optax.transform import MadaState as MadaState
+from mada_optax.transform import diagnostics as diagnostics

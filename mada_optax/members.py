@@ -21,8 +21,8 @@ from mada_optax.leaves import (
     wide_dtype,
     widest_dtype,
 )
-from mada_optax.mada import transformation
 from mada_optax.settings import Mask, Settings
+from mada_optax.transform import transformation
 
 
 def _point(learning_rate, **settings) -> optax.GradientTransformationExtraArgs:
