@@ -5,6 +5,8 @@ the next gradient is known, from the moments before that step. With everything l
 the state holds seven floats per parameter.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -186,6 +188,10 @@ class _Mada:
             [jnp.asarray(now(name, x), dtype) for name, x in self.start.items()]
         )
 
+    def _scalars(self, q: jax.Array, t: jax.Array) -> Callable[[Any], family.Scalars]:
+        """The numbers of step t by dtype, each made once."""
+        return functools.cache(lambda dtype: family.scalars(q, t, self.form, dtype))
+
     def _last_change(self, leaf: _Leaf) -> Any:
         return leaf.change if self.keeps_change else leaf.grad
 
@@ -194,8 +200,9 @@ class _Mada:
     ) -> jax.Array:
         """<G, dx/dq> of the last step, (7,), where q has the coefficients it used."""
         h = jnp.zeros_like(q)
+        scalars = self._scalars(q, count)
         for leaf, grad in zip(leaves, grads, strict=True):
-            s = family.scalars(q, count, self.form, grad.dtype)
+            s = scalars(grad.dtype)
             arrays, treedef = jax.tree.flatten((leaf, grad))
 
             def products(*arrays, s=s, treedef=treedef):
@@ -231,10 +238,13 @@ class _Mada:
         enabled = finite & (state.count >= self.settings.hyper_warmup)
         moved, momentum = self.descent.step(q, learning.momentum, h, enabled)
         caught_up = []
+        scalars = self._scalars(learning.applied, count)
+        held = functools.cache(lambda dtype: family.hold(scalars(dtype), first))
+        zero = blocks.after(tuple(h), jnp.zeros((), h.dtype))
         for leaf in leaves:
-            s = family.scalars(learning.applied, count, self.form, leaf.grad.dtype)
-            grad, change = blocks.after(tuple(h), (leaf.grad, self._last_change(leaf)))
-            s = family.hold(s, first)
+            s, dtype = held(leaf.grad.dtype), leaf.grad.dtype
+            grad = leaf.grad + zero.astype(dtype)
+            change = self._last_change(leaf) + zero.astype(dtype)
             new = family.advance(leaf.moments, grad, change, s, self.form)
             caught_up.append(blocks.write_out(new))
         learning = Learning(
@@ -306,6 +316,7 @@ class _Mada:
             q = self._coefficients(state)
             state = state._replace(hyperparams=self._hyperparams(q))
 
+        scalars = self._scalars(q, count)
         steps, stored = [], []
         for leaf, old, grad, factor, target in zip(
             leaves, before, grads, decay, targets, strict=True
@@ -316,7 +327,7 @@ class _Mada:
             if self.keeps_change:
                 change = blocks.write_out(change)
                 grad = blocks.after(change, grad)
-            s = family.scalars(q, count, self.form, grad.dtype)
+            s = scalars(grad.dtype)
             new = family.advance(old, grad, change, s, self.form)
             step = family.direction(old, new, grad, s, self.form)
             if factor is not None:
