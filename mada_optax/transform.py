@@ -240,7 +240,7 @@ class _Mada:
         caught_up = []
         scalars = self._scalars(learning.applied, count)
         held = functools.cache(lambda dtype: family.hold(scalars(dtype), first))
-        zero = blocks.after(tuple(h), jnp.zeros((), h.dtype))
+        zero = blocks.after(tuple(h), jnp.zeros_like(h[0]))
         for leaf in leaves:
             s, dtype = held(leaf.grad.dtype), leaf.grad.dtype
             grad = leaf.grad + zero.astype(dtype)
