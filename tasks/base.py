@@ -41,10 +41,19 @@ class Task:
         scalars in evaluation mode over the whole split.
       data: the arrays of each split; `"train"` and `"valid"` at least.
       normalize: maps a loss to the range that meta-training works with.
-      width_multipliers: a pytree like `params` with, per leaf, the factor by which
-        the leaf's fan-in exceeds that of the base model (1 where it does not grow);
-        `None` for a task in standard parametrization.
+      width_multipliers: a pytree like `params` of Python floats: the factor by which
+        the fan-in of a hidden matrix exceeds that of the base model, 1.0 for every
+        other leaf. In the maximal-update parametrization (muP) the update of a leaf by
+        an entrywise-normalised optimizer (Adam, a learned one) is divided by it. With
+        the default base width of 1 it is the fan-in itself. `None` for a task in
+        standard parametrization.
+      width_ratio: width of the model over that of the base model, which the muP rule
+        of SGD needs; 1.0 in standard parametrization.
       labels: a pytree like `params` of group names, or `None`.
+      preactivations: `(params, model_state, batch) -> {name: array}`, what every layer
+        computes before its nonlinearity, from the input to the logits, which come
+        last; arrays of shape (batch, ..., features). `None` for a task that cannot
+        tell.
       metadata: what identifies the task in a record: sizes, data hashes, sources.
     """
 
@@ -56,7 +65,11 @@ class Task:
     data: Mapping[str, Data]
     normalize: Callable[[jax.Array], jax.Array] = _identity
     width_multipliers: Params | None = None
+    width_ratio: float = 1.0
     labels: Params | None = None
+    preactivations: (
+        Callable[[Params, ModelState, Batch], dict[str, jax.Array]] | None
+    ) = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
