@@ -1,0 +1,230 @@
+"""The compiled programs of a meta-step: one per task, and one that moves theta."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lopt import parallel
+from lopt.estimators.base import Estimate, Estimator
+from lopt.parallel import AXIS
+from lopt.unroll import Unroll
+
+Theta = Any
+
+
+class MetaState(NamedTuple):
+    """What a meta-step carries to the next one; the same on every device.
+
+    Attributes:
+      theta: the meta-parameters.
+      opt_state: the state of the meta-optimizer.
+      key: the key of the run; that of a meta-step is folded from it.
+      step: int32; meta-steps made.
+      num_skipped: int32; how many of them had a gradient that was not finite.
+      skipped_in_a_row: int32; how many of the last ones had.
+    """
+
+    theta: Theta
+    opt_state: optax.OptState
+    key: jax.Array
+    step: jax.Array
+    num_skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What is known of a meta-step after it.
+
+    Attributes:
+      meta_loss: float32 (tasks,); the meta-loss of each task that took part.
+      grad_norm: float32; the global norm of the gradient of theta, before clipping.
+      learning_rate: float32; that of the meta-optimizer if its state tells, else NaN.
+      num_steps: int32; inner training steps.
+      num_nonfinite: int32; how many of their losses were not finite.
+      num_skipped: int32; as in `MetaState`.
+      skipped_in_a_row: int32; as in `MetaState`.
+    """
+
+    meta_loss: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    num_steps: jax.Array
+    num_nonfinite: jax.Array
+    num_skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+class MetaStep:
+    """One step of meta-training on every task, or on one of them in turn.
+
+    A task's program advances its particles and communicates nothing; the program that
+    moves theta sums what they found, in the one reduction of the meta-step.
+
+    Attributes:
+      compile_seconds: how long the programs took to compile.
+    """
+
+    def __init__(
+        self,
+        unrolls: Sequence[Unroll],
+        estimator: Estimator,
+        meta_optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+        *,
+        round_robin: bool = False,
+    ):
+        parallel.check_mesh(mesh, estimator.num_particles)
+        self._unrolls = tuple(unrolls)
+        self._estimator = estimator
+        self._optimizer = optax.with_extra_args_support(meta_optimizer)
+        self._mesh = mesh
+        self._round_robin = round_robin
+        data = [{k: u.task.data[k] for k in u.splits} for u in self._unrolls]
+        self._data = parallel.replicate(data, mesh)
+        self.compile_seconds = 0.0
+
+    def tasks(self, step: int) -> range:
+        """Positions of the tasks that take part in meta-step `step`."""
+        if not self._round_robin:
+            return range(len(self._unrolls))
+        return range(step % len(self._unrolls), step % len(self._unrolls) + 1)
+
+    def start(self, theta: Theta, seed: int) -> tuple[MetaState, list[Any]]:
+        """The state before the first meta-step, and the particles of each task."""
+        replicated = NamedSharding(self._mesh, P())
+
+        def make_state(theta):
+            # Copies, because the state is donated and theta is the caller's.
+            theta = jax.tree.map(jnp.copy, theta)
+            zero = jnp.zeros((), jnp.int32)
+            opt_state = self._optimizer.init(theta)
+            key = jax.random.key(seed)
+            return MetaState(theta, opt_state, key, zero, zero, zero)
+
+        make = jax.jit(make_state, out_shardings=replicated)
+        state = make(parallel.replicate(theta, self._mesh))
+        particles = [
+            jax.jit(self._start_task(i))(state.theta, state.key, data)
+            for i, data in enumerate(self._data)
+        ]
+        return state, particles
+
+    def compile(self, state: MetaState, particles: list[Any]) -> None:
+        """Compiles every program for arrays such as these."""
+        began = time.perf_counter()
+        of_task = [
+            jax.jit(self._advance_task(i), donate_argnums=2).lower(
+                state.theta, (state.key, state.step), *arguments
+            )
+            for i, arguments in enumerate(zip(particles, self._data, strict=True))
+        ]
+        shares = [x.out_info[1] for x in of_task]
+        shares = [shares[i] for i in self.tasks(0)]
+        sharding = NamedSharding(self._mesh, P(AXIS))
+        shares = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shares
+        )
+        move = jax.jit(self._move, donate_argnums=0).lower(state, shares)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            programs = pool.map(lambda lowered: lowered.compile(), [move, *of_task])
+            self._move_program, *self._programs = programs
+        self.compile_seconds = time.perf_counter() - began
+
+    def __call__(
+        self, step: int, state: MetaState, particles: list[Any]
+    ) -> tuple[MetaState, list[Any], Metrics]:
+        """Makes meta-step `step`; state and particles are donated."""
+        particles, shares = list(particles), []
+        for i in self.tasks(step):
+            particles[i], share = self._programs[i](
+                state.theta, (state.key, state.step), particles[i], self._data[i]
+            )
+            shares.append(share)
+        state, metrics = self._move_program(state, shares)
+        return state, particles, metrics
+
+    def _start_task(self, i: int):
+        unroll, estimator = self._unrolls[i], self._estimator
+
+        def start(theta, key, data):
+            key = jax.random.fold_in(jax.random.fold_in(key, 0), i)
+            indices = parallel.local_indices(estimator.num_particles)
+            return estimator.init(unroll, theta, key, indices, data)
+
+        return parallel.over_particles(
+            start, self._mesh, in_specs=(P(), P(), P()), out_specs=P(AXIS)
+        )
+
+    def _advance_task(self, i: int):
+        unroll, estimator = self._unrolls[i], self._estimator
+
+        def advance(theta, key_and_step, particles, data):
+            key, step = key_and_step
+            key = jax.random.fold_in(jax.random.fold_in(key, step + 1), i)
+            indices = parallel.local_indices(estimator.num_particles)
+            particles, estimate = estimator.estimate(
+                unroll, theta, particles, key, indices, data
+            )
+            return particles, jax.tree.map(lambda x: x[None], estimate)
+
+        return parallel.over_particles(
+            advance,
+            self._mesh,
+            in_specs=(P(), P(), P(AXIS), P()),
+            out_specs=(P(AXIS), P(AXIS)),
+        )
+
+    def _move(self, state: MetaState, shares: list[Estimate]):
+        """Moves theta by the mean over tasks and particles, if that is finite."""
+        estimates = parallel.sum_over_particles(shares, self._mesh)
+        num_particles = self._estimator.num_particles
+        gradient = jax.tree.map(
+            lambda *g: sum(g) / (num_particles * len(g)),
+            *[e.gradient for e in estimates],
+        )
+        meta_loss = jnp.stack([e.loss for e in estimates]) / num_particles
+        finite = jnp.all(
+            jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)])
+        )
+        updates, opt_state = self._optimizer.update(
+            gradient, state.opt_state, state.theta, value=meta_loss.mean()
+        )
+        moved = optax.apply_updates(state.theta, updates), opt_state
+        theta, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            moved,
+            (state.theta, state.opt_state),
+        )
+        skipped = 1 - finite.astype(jnp.int32)
+        state = MetaState(
+            theta,
+            opt_state,
+            state.key,
+            state.step + 1,
+            state.num_skipped + skipped,
+            skipped * (state.skipped_in_a_row + 1),
+        )
+        return state, Metrics(
+            meta_loss=meta_loss,
+            grad_norm=optax.global_norm(gradient),
+            learning_rate=_learning_rate(opt_state),
+            num_steps=sum(e.num_steps for e in estimates),
+            num_nonfinite=sum(e.num_nonfinite for e in estimates),
+            num_skipped=state.num_skipped,
+            skipped_in_a_row=state.skipped_in_a_row,
+        )
+
+
+def _learning_rate(opt_state: optax.OptState) -> jax.Array:
+    found = optax.tree.get_all_with_path(opt_state, "learning_rate")
+    known = [rate for _, rate in found if getattr(rate, "shape", None) == ()]
+    return jnp.asarray(known[0] if known else jnp.nan, jnp.float32)
