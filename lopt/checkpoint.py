@@ -85,12 +85,16 @@ class Checkpoints:
                 continue
             self._check(manifest)
             for broken, reason in damage.items():
+                if parallel.is_first_process():
+                    self._manifest(broken).unlink()
                 warnings.warn(
                     f"checkpoint {self._path(broken)} is damaged ({reason}); going on "
                     f"from step {step}",
                     stacklevel=2,
                 )
-            return step, ocp.load(self._path(step), jax.tree.map(_abstract, like))
+            state = ocp.load(self._path(step), jax.tree.map(_abstract, like))
+            parallel.wait_for_processes(f"restore {step}")
+            return step, state
         if damage:
             reasons = "; ".join(f"step {s}: {reason}" for s, reason in damage.items())
             raise ValueError(

@@ -98,20 +98,19 @@ class MetaStep:
             return range(len(self._unrolls))
         return range(step % len(self._unrolls), step % len(self._unrolls) + 1)
 
-    def start(self, theta: Theta, seed: int) -> tuple[MetaState, list[Any]]:
+    def start(self, theta: Theta, key: jax.Array) -> tuple[MetaState, list[Any]]:
         """The state before the first meta-step, and the particles of each task."""
         replicated = NamedSharding(self._mesh, P())
 
-        def make_state(theta):
+        def make_state(theta, key):
             # Copies, because the state is donated and theta is the caller's.
-            theta = jax.tree.map(jnp.copy, theta)
+            theta, key = jax.tree.map(jnp.copy, (theta, key))
             zero = jnp.zeros((), jnp.int32)
             opt_state = self._optimizer.init(theta)
-            key = jax.random.key(seed)
             return MetaState(theta, opt_state, key, zero, zero, zero)
 
         make = jax.jit(make_state, out_shardings=replicated)
-        state = make(parallel.replicate(theta, self._mesh))
+        state = make(*parallel.replicate((theta, key), self._mesh))
         particles = [
             jax.jit(self._start_task(i))(state.theta, state.key, data)
             for i, data in enumerate(self._data)

@@ -1,0 +1,344 @@
+"""The outer loop: an estimator's gradients move theta, through any Optax optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from lopt import factories, parallel
+from lopt.checkpoint import Checkpoints
+from lopt.checks import check_counts, check_option
+from lopt.estimators.base import Estimator
+from lopt.factories import describe
+from lopt.heldout import HeldOut, trainer
+from lopt.interruption import Interruption
+from lopt.meta_optimizer import MetaAdamW
+from lopt.meta_step import MetaState, MetaStep
+from lopt.progress import Log, Record
+from lopt.truncation import LogUniform, Schedule
+from lopt.unroll import Unroll
+from tasks.base import Task, TaskFamily
+
+Theta = Any
+
+# Meta-steps between two questions to other processes whether one was interrupted.
+_AGREE_EVERY = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaTraining:
+    """What came out of a meta-training run.
+
+    Attributes:
+      hyperparams: theta, a pytree of NumPy arrays.
+      records: one dict per meta-step; see `history`.
+      evaluations: one dict per evaluation of held-out tasks.
+      steps: meta-steps made.
+      compile_seconds: how long the programs took to compile.
+      seconds: how long the meta-steps of this run took, evaluations included.
+      config: what the run depends on, as JSON.
+    """
+
+    hyperparams: Theta
+    records: Sequence[Record]
+    evaluations: Sequence[Record]
+    steps: int
+    compile_seconds: float
+    seconds: float
+    config: Mapping[str, Any]
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """Each metric over meta-steps, by name; NaN where a step does not have it."""
+        names = dict.fromkeys(name for record in self.records for name in record)
+        return {
+            name: np.array([record.get(name, np.nan) for record in self.records])
+            for name in names
+        }
+
+    def plot(self, path: str | os.PathLike | None = None):
+        """The meta-loss over meta-steps, a Matplotlib figure; written if given a path."""
+        from lopt.plots import meta_loss_figure
+
+        figure = meta_loss_figure(self.records, self.evaluations)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a run between two meta-steps; its work is kept.
+
+    Attributes:
+      result: what the run has come to, a `MetaTraining`.
+    """
+
+    def __init__(self, message: str, result: MetaTraining):
+        super().__init__(message)
+        self.result = result
+
+
+def meta_train(
+    make_transform: Any,
+    hyperparams: Theta | None,
+    tasks: Task | TaskFamily | Sequence[Task | TaskFamily],
+    estimator: Estimator,
+    meta_optimizer: optax.GradientTransformation | MetaAdamW | None = None,
+    *,
+    steps: int,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    task_order: Literal["all", "round_robin"] = "all",
+    to_hyperparams: Callable[[Theta], Any] | None = None,
+    unroll_options: Mapping[str, Any] | None = None,
+    evaluation: HeldOut | None = None,
+    checkpoint_dir: str | os.PathLike | None = None,
+    checkpoint_every: int = 100,
+    resume: bool = False,
+    metrics_file: str | os.PathLike | None = None,
+    tensorboard_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+    max_skips: int = 20,
+    config: Mapping[str, Any] | None = None,
+) -> MetaTraining:
+    """Meta-trains whatever is behind the `hyperparams` of an optimizer's state.
+
+    The result depends on the arguments up to `unroll_options` and on nothing else: not
+    on the devices (up to rounding), not on interruptions.
+
+    Args:
+      make_transform: what is meta-trained: a `LearnedOptimizer`, a gradient
+        transformation whose state has a field `hyperparams`, or a function that returns
+        one; the function gets the task's `width_multipliers` and `labels`, and
+        `num_steps`, the length of the longest run, if it has parameters of these names.
+      hyperparams: theta at the start, a pytree of float32 arrays; `None` means
+        `make_transform.init` of a learned optimizer, or the `hyperparams` that a
+        transformation starts with.
+      tasks: what it is meta-trained on.
+      estimator: of the gradient of the meta-loss, such as `lopt.pes()`; its particles
+        are per task.
+      meta_optimizer: moves theta; by default `MetaAdamW()`, the μLO recipe.
+      steps: meta-steps.
+      schedule: lengths of the inner runs; by default `LogUniform(100, 1000, 50)`.
+      seed: decides all randomness.
+      mesh: devices that share the particles; by default `particle_mesh()`, all of them.
+      task_order: "all" takes the mean over all tasks at every meta-step, "round_robin"
+        takes one task per meta-step, in turn.
+      to_hyperparams: maps theta to values for `hyperparams`, by default itself.
+      unroll_options: further arguments of `Unroll`.
+      evaluation: held-out tasks that are trained from scratch every so often.
+      checkpoint_dir: where checkpoints go; process 0 and all others must see it.
+      checkpoint_every: meta-steps between checkpoints.
+      resume: go on from the last whole checkpoint in `checkpoint_dir`, if there is one.
+      metrics_file: a JSONL file with the record of every meta-step and evaluation.
+      tensorboard_dir: where to write them for TensorBoard.
+      progress: whether to show a bar.
+      max_skips: meta-gradients in a row that may be not finite before the run stops.
+      config: JSON that a checkpoint keeps and that must be the same when it goes on.
+
+    Returns:
+      The theta at the end, and how it went.
+
+    Raises:
+      ValueError: an argument does not fit; found before anything is compiled.
+      FloatingPointError: `max_skips` meta-gradients in a row were not finite.
+      Interrupted: after Ctrl-C, once a checkpoint is written.
+
+    Example:
+      >>> import lopt, tasks  # doctest: +SKIP
+      >>> result = lopt.meta_train(
+      ...     lopt.small_fc(), None, tasks.get("digits-mlp"), lopt.pes(), steps=100
+      ... )  # doctest: +SKIP
+    """
+    check_counts(steps=steps, checkpoint_every=checkpoint_every, max_skips=max_skips)
+    check_counts(minimum=0, seed=seed)
+    check_option("task_order", task_order, ("all", "round_robin"))
+    schedule = LogUniform() if schedule is None else schedule
+    mesh = parallel.particle_mesh() if mesh is None else mesh
+    meta_optimizer = MetaAdamW() if meta_optimizer is None else meta_optimizer
+    options = dict(unroll_options or {})
+    if to_hyperparams is not None:
+        options["to_hyperparams"] = to_hyperparams
+    chosen = factories.flatten_tasks(tasks)
+    theta_key, run_key = jax.random.split(jax.random.key(seed))
+    if hyperparams is None:
+        hyperparams = factories.initial_theta(
+            make_transform, chosen[0], schedule.longest, theta_key
+        )
+    theta = jax.tree.map(_float32, hyperparams)
+
+    def unroll(task: Task) -> Unroll:
+        made = factories.build(make_transform, theta, task, schedule.longest)
+        return Unroll(task, made, schedule, **options)
+
+    unrolls = [unroll(task) for task in chosen]
+    for each in unrolls:
+        each.check(theta)
+    run_config = {
+        "make_transform": describe(make_transform),
+        "theta": _shapes(theta),
+        "tasks": [{"name": t.name, **describe(dict(t.metadata))} for t in chosen],
+        "estimator": describe(estimator),
+        "meta_optimizer": describe(meta_optimizer),
+        "steps": steps,
+        "schedule": describe(schedule),
+        "seed": seed,
+        "task_order": task_order,
+        "unroll": describe(options),
+        "user": describe(dict(config or {})),
+    }
+    checkpoints = _checkpoints(checkpoint_dir, run_config, resume)
+    if isinstance(meta_optimizer, MetaAdamW):
+        meta_optimizer = meta_optimizer.build(steps)
+    meta_step = MetaStep(
+        unrolls,
+        estimator,
+        meta_optimizer,
+        mesh,
+        round_robin=task_order == "round_robin",
+    )
+    evaluate = _evaluator(evaluation, unroll, seed) if evaluation else None
+
+    start, carry = 0, meta_step.start(theta, run_key)
+    if checkpoints and resume:
+        start, carry = checkpoints.restore(carry) or (start, carry)
+    meta_step.compile(*carry)
+    log = Log(
+        steps,
+        start=start,
+        metrics_file=metrics_file,
+        tensorboard_dir=tensorboard_dir,
+        progress=progress,
+        max_skips=max_skips,
+    )
+    began = time.perf_counter()
+    with log:
+        stop, (state, _) = _loop(
+            meta_step,
+            carry,
+            range(start, steps),
+            log,
+            [task.name for task in chosen],
+            checkpoints,
+            checkpoint_every,
+            evaluate,
+            evaluation.every if evaluation else steps,
+        )
+    result = MetaTraining(
+        hyperparams=jax.device_get(state.theta),
+        records=log.records,
+        evaluations=log.evaluations,
+        steps=stop,
+        compile_seconds=meta_step.compile_seconds,
+        seconds=time.perf_counter() - began,
+        config=run_config,
+    )
+    if stop < steps:
+        where = f"saved in {checkpoints.directory}" if checkpoints else "not saved"
+        raise Interrupted(f"interrupted after meta-step {stop}, {where}", result)
+    return result
+
+
+def _loop(
+    meta_step: MetaStep,
+    carry: tuple[MetaState, list[Any]],
+    steps: range,
+    log: Log,
+    names: list[str],
+    checkpoints: Checkpoints | None,
+    checkpoint_every: int,
+    evaluate: Callable[[Theta], dict[str, float]] | None,
+    evaluate_every: int,
+) -> tuple[int, tuple[MetaState, list[Any]]]:
+    """Makes meta-steps until all are made, or until it is interrupted."""
+
+    def pause(step: int, last: bool) -> None:
+        """What is done between two meta-steps, when it is due."""
+        if evaluate and (step % evaluate_every == 0 or step == steps.stop):
+            log.flush()
+            log.add_evaluation(step, evaluate(carry[0].theta))
+            log.resume_clock()
+        if checkpoints and (last or (step and step % checkpoint_every == 0)):
+            log.flush()
+            checkpoints.save(step, carry)
+            log.resume_clock()
+
+    log.resume_clock()
+    with Interruption() as interruption:
+        for step in steps:
+            if jax.process_count() == 1 or step % _AGREE_EVERY == 0:
+                if parallel.agree(interruption.requested):
+                    pause(step, last=True)
+                    log.flush()
+                    return step, carry
+            pause(step, last=False)
+            *carry, metrics = meta_step(step, *carry)
+            log.add(step + 1, [names[i] for i in meta_step.tasks(step)], metrics)
+        pause(steps.stop, last=True)
+        log.flush()
+    return steps.stop, carry
+
+
+def _evaluator(
+    held_out: HeldOut, unroll: Callable[[Task], Unroll], seed: int
+) -> Callable[[Theta], dict[str, float]]:
+    """Trains the held-out tasks in process 0, the others meanwhile wait for it."""
+    tasks = factories.flatten_tasks(held_out.tasks)
+    trainers = []
+    for task in tasks:
+        of_task = unroll(task)
+        trainers.append(
+            trainer(
+                task, of_task.transformation, held_out.steps, of_task.to_hyperparams
+            )
+        )
+    keys = jax.random.split(jax.random.key(seed), held_out.num_seeds)
+
+    def evaluate(theta: Theta) -> dict[str, float]:
+        if not parallel.is_first_process():
+            return {}
+        theta = jax.device_get(theta)
+        return {
+            f"heldout_{name}/{task.name}": float(np.mean(values))
+            for task, train in zip(tasks, trainers, strict=True)
+            for name, values in train(theta, keys, dict(task.data)).items()
+        }
+
+    return evaluate
+
+
+def _checkpoints(
+    directory: str | os.PathLike | None, config: Mapping[str, Any], resume: bool
+) -> Checkpoints | None:
+    if directory is None:
+        if resume:
+            raise ValueError("resume=True needs a checkpoint_dir")
+        return None
+    checkpoints = Checkpoints(directory, config)
+    if checkpoints.steps() and not resume:
+        raise ValueError(
+            f"{checkpoints.directory} holds a run up to meta-step "
+            f"{checkpoints.steps()[-1]}; resume=True goes on with it, another "
+            "directory starts a new one"
+        )
+    return checkpoints
+
+
+def _float32(leaf: Any) -> np.ndarray:
+    """Python's floats too; integers stay, to be refused by name."""
+    leaf = np.asarray(leaf)
+    return leaf.astype(np.float32) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+
+def _shapes(theta: Theta) -> dict[str, list[int]]:
+    leaves = jax.tree_util.tree_leaves_with_path(theta)
+    return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in leaves}
