@@ -23,7 +23,7 @@ from tasks.specs import parse_call
 
 EXAMPLE = "optax:adamw(learning_rate=1e-3)"
 _PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*", re.ASCII)
-_FROM_RUN = ("width_multipliers", "num_steps", "labels")
+_FROM_RUN = ("width_multipliers", "width_ratio", "num_steps", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Optimizer:
     Attributes:
       name: a short display name, unique within an evaluation.
       factory: returns the transformation; parameters of it that are called
-        `width_multipliers`, `num_steps` or `labels` are filled in from the run.
+        `width_multipliers`, `width_ratio`, `num_steps` or `labels` are filled in from
+        the run.
       args: literal positional arguments of `factory`.
       kwargs: literal keyword arguments of `factory`.
       path: `"module:attribute"`, or `None` for an object made in Python.
@@ -68,6 +69,7 @@ class Optimizer:
         """
         of_run = {
             "width_multipliers": task.width_multipliers,
+            "width_ratio": task.width_ratio,
             "num_steps": num_steps,
             "labels": task.labels,
         }
