@@ -29,8 +29,9 @@ def functional(build: Build) -> tuple[Init, Apply]:
       streams of dropout), or `()` when there is nothing else.
 
       `apply: (params, model_state, *inputs, **options) -> (outputs, model_state)` calls
-      the module. It changes nothing in place: what the call did to the module's state
-      is in the `model_state` that it returns.
+      the module, or with `method="preactivations"` that method of it. It changes
+      nothing in place: what the call did to the module's state is in the `model_state`
+      that it returns.
 
     Example:
       >>> import jax
@@ -52,11 +53,15 @@ def functional(build: Build) -> tuple[Init, Apply]:
         return dismantle(build(nnx.Rngs(key)))
 
     def apply(
-        params: Params, model_state: ModelState, *inputs: Any, **options: Any
+        params: Params,
+        model_state: ModelState,
+        *inputs: Any,
+        method: str = "__call__",
+        **options: Any,
     ) -> tuple[Any, ModelState]:
         state = _from_dict(params), _from_dict(dict(model_state))
         module = nnx.merge(graph, *state)
-        outputs = module(*inputs, **options)
+        outputs = getattr(module, method)(*inputs, **options)
         return outputs, dismantle(module)[1]
 
     return init, apply
@@ -72,6 +77,18 @@ def count_parameters(init: Init) -> int:
     """
     params, _ = jax.eval_shape(init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def parameter_shapes(build: Build) -> Params:
+    """The parameters of a module as `jax.ShapeDtypeStruct`s.
+
+    Example:
+      >>> shapes = parameter_shapes(lambda rngs: nnx.Linear(3, 2, rngs=rngs))
+      >>> shapes["kernel"].shape
+      (3, 2)
+    """
+    init, _ = functional(build)
+    return jax.eval_shape(init, jax.random.key(0))[0]
 
 
 def _to_dict(state: nnx.State) -> dict[str, Any]:

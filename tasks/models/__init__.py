@@ -2,5 +2,6 @@
 
 from tasks.models.mlp import MLP
 from tasks.models.transformer import TransformerLM
+from tasks.models.vit import ViT
 
-__all__ = ["MLP", "TransformerLM"]
+__all__ = ["MLP", "TransformerLM", "ViT"]
