@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -14,8 +15,9 @@ from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_windows, sum_over
 from tasks.checks import check_counts, check_dtype
 from tasks.data import Dataset, load_text
-from tasks.functional import Build, count_parameters, functional
+from tasks.functional import Build, count_parameters, functional, parameter_shapes
 from tasks.models import TransformerLM
+from tasks.parametrization import Parametrization, resolve_parametrization
 from tasks.registry import register
 
 # At a time: 2 MiB, so that a CPU keeps what it computes from them in its caches.
@@ -46,7 +48,8 @@ def language_model(
 
     Returns:
       A task whose loss is in nats per token and whose `evaluate` gives `loss` and
-      `bits_per_byte`, which compares between tokenizations.
+      `bits_per_byte`, which compares between tokenizations. Its `preactivations` are
+      those of the module, which then needs that method.
 
     Raises:
       ValueError: the text is not longer than `context`.
@@ -86,6 +89,12 @@ def language_model(
         losses, model_state = cross_entropy(params, model_state, batch)
         return losses.mean(), model_state
 
+    def preactivations(
+        params: Params, model_state: ModelState, batch: Batch
+    ) -> dict[str, jax.Array]:
+        tokens = batch[:, :-1]
+        return apply(params, model_state, tokens, method="preactivations")[0]
+
     def sample(data: Data, key: jax.Array) -> Batch:
         return sample_windows(data["tokens"], key, batch_size, context + 1)
 
@@ -115,6 +124,7 @@ def language_model(
         sample=sample,
         evaluate=evaluate,
         data=jax.tree.map(jnp.asarray, dict(dataset.splits)),
+        preactivations=preactivations,
         metadata={
             **dataset.metadata,
             **metadata,
@@ -135,6 +145,8 @@ def transformer_lm(
     context: int = 128,
     batch_size: int = 32,
     level: str = "byte",
+    parametrization: str | Parametrization = "sp",
+    base_width: int | None = None,
     dtype: str = "float32",
     data_dir: str | None = None,
 ) -> Task:
@@ -148,6 +160,8 @@ def transformer_lm(
       context: number of tokens that the model reads.
       batch_size: windows in a training batch.
       level: what a token is: `byte`, `character` or `word`.
+      parametrization: `"sp"`, `"mup"` or a `Parametrization`.
+      base_width: that of the parametrization, 1 by default.
       dtype: in which activations are computed; parameters are float32.
       data_dir: the folder of data sets.
 
@@ -158,22 +172,38 @@ def transformer_lm(
     """
     check_counts(width=width, depth=depth, num_heads=num_heads)
     check_counts(context=context, batch_size=batch_size)
+    rules = resolve_parametrization(parametrization, base_width)
     compute_dtype = check_dtype(dtype)
     dataset = load_text(dataset_name, level, data_dir)
-    shape = {"width": width, "depth": depth, "num_heads": num_heads}
-    return language_model(
-        dataset,
-        lambda rngs: TransformerLM(
+    shape = {"depth": depth, "num_heads": num_heads}
+
+    def build_at(width: int) -> Build:
+        return lambda rngs: TransformerLM(
             dataset.num_classes,
             context=context,
+            width=width,
+            **shape,
+            parametrization=rules,
             dtype=compute_dtype,
             rngs=rngs,
-            **shape,
-        ),
+        )
+
+    task = language_model(
+        dataset,
+        build_at(width),
         context=context,
         batch_size=batch_size,
-        metadata={"model": "TransformerLM", **shape, "level": level, "dtype": dtype},
+        metadata={
+            "model": "TransformerLM",
+            "width": width,
+            **shape,
+            "level": level,
+            "dtype": dtype,
+            **rules.metadata,
+        },
     )
+    scaling = rules.scaling(lambda width: parameter_shapes(build_at(width)), width)
+    return dataclasses.replace(task, **scaling)
 
 
 register(

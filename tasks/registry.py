@@ -79,8 +79,8 @@ def describe(name: str) -> str:
     """The task with what can be overridden, and the defaults.
 
     Example:
-      >>> describe("digits-mlp")
-      "digits-mlp(width=64, depth=2, batch_size=64, dtype='float32', data_dir=None)"
+      >>> describe("digits-mlp")  # doctest: +ELLIPSIS
+      "digits-mlp(width=64, depth=2, batch_size=64, size=None, parametrization=..."
     """
     return _call(name, _defaults(name))
 
