@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from lopt import door
+from lopt import door, factories, parallel
 from lopt.checks import check_counts
+from lopt.unroll import Unroll
 from tasks.base import Task, TaskFamily
 
 Theta = Any
@@ -37,7 +39,7 @@ class HeldOut:
         check_counts(every=self.every, steps=self.steps, num_seeds=self.num_seeds)
 
 
-def trainer(
+def _trainer(
     task: Task,
     transformation: optax.GradientTransformationExtraArgs,
     steps: int,
@@ -85,3 +87,39 @@ def trainer(
         }
 
     return jax.jit(jax.vmap(train, in_axes=(None, 0, None)))
+
+
+def evaluator(
+    held_out: HeldOut, unroll: Callable[[Task], Unroll], seed: int
+) -> Callable[[Theta], dict[str, float]]:
+    """A function of theta that trains the held-out tasks and gives their losses.
+
+    It works in process 0, and gives nothing in others, which wait at the next meta-step.
+
+    Args:
+      held_out: what is trained, how long and how often.
+      unroll: makes the `Unroll` of a task, for its transformation.
+      seed: decides initial parameters and batches, the same at every evaluation.
+    """
+    tasks = factories.flatten_tasks(held_out.tasks)
+    trainers = []
+    for task in tasks:
+        of_task = unroll(task)
+        trainers.append(
+            _trainer(
+                task, of_task.transformation, held_out.steps, of_task.to_hyperparams
+            )
+        )
+    keys = jax.random.split(jax.random.key(seed), held_out.num_seeds)
+
+    def evaluate(theta: Theta) -> dict[str, float]:
+        if not parallel.is_first_process():
+            return {}
+        theta = jax.device_get(theta)
+        return {
+            f"heldout_{name}/{task.name}": float(np.mean(values))
+            for task, train in zip(tasks, trainers, strict=True)
+            for name, values in train(theta, keys, dict(task.data)).items()
+        }
+
+    return evaluate

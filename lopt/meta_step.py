@@ -214,7 +214,7 @@ class MetaStep:
         )
         return state, Metrics(
             meta_loss=meta_loss,
-            grad_norm=optax.global_norm(gradient),
+            grad_norm=optax.tree.norm(gradient),
             learning_rate=_learning_rate(opt_state),
             num_steps=sum(e.num_steps for e in estimates),
             num_nonfinite=sum(e.num_nonfinite for e in estimates),

@@ -18,19 +18,16 @@ from lopt.checkpoint import Checkpoints
 from lopt.checks import check_counts, check_option
 from lopt.estimators.base import Estimator
 from lopt.factories import describe
-from lopt.heldout import HeldOut, trainer
-from lopt.interruption import Interruption
+from lopt.heldout import HeldOut, evaluator
+from lopt.meta_loop import Loop
 from lopt.meta_optimizer import MetaAdamW
-from lopt.meta_step import MetaState, MetaStep
+from lopt.meta_step import MetaStep
 from lopt.progress import Log, Record
 from lopt.truncation import LogUniform, Schedule
 from lopt.unroll import Unroll
 from tasks.base import Task, TaskFamily
 
 Theta = Any
-
-# Meta-steps between two questions to other processes whether one was interrupted.
-_AGREE_EVERY = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +203,7 @@ def meta_train(
         mesh,
         round_robin=task_order == "round_robin",
     )
-    evaluate = _evaluator(evaluation, unroll, seed) if evaluation else None
+    evaluate = evaluator(evaluation, unroll, seed) if evaluation else None
 
     start, carry = 0, meta_step.start(theta, run_key)
     if checkpoints and resume:
@@ -222,17 +219,16 @@ def meta_train(
     )
     began = time.perf_counter()
     with log:
-        stop, (state, _) = _loop(
+        loop = Loop(
             meta_step,
-            carry,
-            range(start, steps),
-            log,
             [task.name for task in chosen],
+            log,
             checkpoints,
             checkpoint_every,
             evaluate,
             evaluation.every if evaluation else steps,
         )
+        stop, (state, _) = loop.run(carry, range(start, steps))
     result = MetaTraining(
         hyperparams=jax.device_get(state.theta),
         records=log.records,
@@ -246,74 +242,6 @@ def meta_train(
         where = f"saved in {checkpoints.directory}" if checkpoints else "not saved"
         raise Interrupted(f"interrupted after meta-step {stop}, {where}", result)
     return result
-
-
-def _loop(
-    meta_step: MetaStep,
-    carry: tuple[MetaState, list[Any]],
-    steps: range,
-    log: Log,
-    names: list[str],
-    checkpoints: Checkpoints | None,
-    checkpoint_every: int,
-    evaluate: Callable[[Theta], dict[str, float]] | None,
-    evaluate_every: int,
-) -> tuple[int, tuple[MetaState, list[Any]]]:
-    """Makes meta-steps until all are made, or until it is interrupted."""
-
-    def pause(step: int, last: bool) -> None:
-        """What is done between two meta-steps, when it is due."""
-        if evaluate and (step % evaluate_every == 0 or step == steps.stop):
-            log.flush()
-            log.add_evaluation(step, evaluate(carry[0].theta))
-            log.resume_clock()
-        if checkpoints and (last or (step and step % checkpoint_every == 0)):
-            log.flush()
-            checkpoints.save(step, carry)
-            log.resume_clock()
-
-    log.resume_clock()
-    with Interruption() as interruption:
-        for step in steps:
-            if jax.process_count() == 1 or step % _AGREE_EVERY == 0:
-                if parallel.agree(interruption.requested):
-                    pause(step, last=True)
-                    log.flush()
-                    return step, carry
-            pause(step, last=False)
-            *carry, metrics = meta_step(step, *carry)
-            log.add(step + 1, [names[i] for i in meta_step.tasks(step)], metrics)
-        pause(steps.stop, last=True)
-        log.flush()
-    return steps.stop, carry
-
-
-def _evaluator(
-    held_out: HeldOut, unroll: Callable[[Task], Unroll], seed: int
-) -> Callable[[Theta], dict[str, float]]:
-    """Trains the held-out tasks in process 0, the others meanwhile wait for it."""
-    tasks = factories.flatten_tasks(held_out.tasks)
-    trainers = []
-    for task in tasks:
-        of_task = unroll(task)
-        trainers.append(
-            trainer(
-                task, of_task.transformation, held_out.steps, of_task.to_hyperparams
-            )
-        )
-    keys = jax.random.split(jax.random.key(seed), held_out.num_seeds)
-
-    def evaluate(theta: Theta) -> dict[str, float]:
-        if not parallel.is_first_process():
-            return {}
-        theta = jax.device_get(theta)
-        return {
-            f"heldout_{name}/{task.name}": float(np.mean(values))
-            for task, train in zip(tasks, trainers, strict=True)
-            for name, values in train(theta, keys, dict(task.data)).items()
-        }
-
-    return evaluate
 
 
 def _checkpoints(
