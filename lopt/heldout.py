@@ -94,7 +94,7 @@ def evaluator(
 ) -> Callable[[Theta], dict[str, float]]:
     """A function of theta that trains the held-out tasks and gives their losses.
 
-    It works in process 0, and gives nothing in others, which wait at the next meta-step.
+    It works in process 0; in others it gives nothing, and they wait at the next step.
 
     Args:
       held_out: what is trained, how long and how often.

@@ -62,7 +62,7 @@ class MetaTraining:
         }
 
     def plot(self, path: str | os.PathLike | None = None):
-        """The meta-loss over meta-steps, a Matplotlib figure; written if given a path."""
+        """The meta-loss over meta-steps, a Matplotlib figure, also written to `path`."""
         from lopt.plots import meta_loss_figure
 
         figure = meta_loss_figure(self.records, self.evaluations)

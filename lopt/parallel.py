@@ -77,6 +77,7 @@ def sum_over_particles(shares: Any, mesh: Mesh) -> Any:
     Args:
       shares: a pytree of arrays whose leading axis, of the size of the mesh, is
         sharded over it.
+      mesh: the devices that hold them.
 
     Returns:
       The sum over that axis, in the dtypes given, on every device.
@@ -103,6 +104,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
     Args:
       tree: arrays that are equal in all processes; typed keys are welcome.
+      mesh: the devices that get them.
     """
     sharding = NamedSharding(mesh, P())
     placed: dict[int, jax.Array] = {}

@@ -33,6 +33,10 @@ def train(steps=12, *, tasks=None, estimator=None, hyperparams=None, **options):
     )
 
 
+def read(metrics_file):
+    return [json.loads(line) for line in metrics_file.read_text().splitlines()]
+
+
 def family(*dims):
     return TaskFamily("quadratics", tuple(quadratic(f"q{dim}", dim) for dim in dims))
 
@@ -74,10 +78,8 @@ def test_the_gradient_is_the_mean_over_tasks_and_particles():
     # With plain SGD as meta-optimizer, theta moves by minus the gradient. The draws of
     # a task come from its position, so the tasks of a family of copies differ in them.
     def moved(tasks, num_particles):
-        estimator = ToyES(num_particles)
-        result = train(
-            1, tasks=tasks, estimator=estimator, meta_optimizer=optax.sgd(1.0)
-        )
+        made = {"estimator": ToyES(num_particles), "meta_optimizer": optax.sgd(1.0)}
+        result = train(1, tasks=tasks, **made)
         move = 0.1 - result.hyperparams["learning_rate"]
         assert result.records[0]["grad_norm"] == pytest.approx(abs(move), rel=1e-4)
         return move
@@ -158,9 +160,7 @@ def test_metrics_go_to_a_file_and_to_tensorboard(tmp_path):
         evaluation=lopt.HeldOut(quadratic(), 3, 2, 1),
         estimator=ToyES(nonfinite=0.3),
     )
-    lines = [
-        json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = read(tmp_path / "metrics.jsonl")
     losses = [x for x in lines if "meta_loss" in x]
     assert [x["step"] for x in losses] == [1, 2, 3, 4, 5, 6]
     assert [x["step"] for x in lines if "meta_loss" not in x] == [0, 3, 6]
@@ -224,9 +224,7 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_bit_for_bit_the_same(
     assert resumed.hyperparams == whole.hyperparams
     for name in ("step", "meta_loss", "grad_norm"):
         np.testing.assert_array_equal(resumed.history[name], whole.history[name])
-    lines = [
-        json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = read(tmp_path / "metrics.jsonl")
     assert [x["step"] for x in lines if "meta_loss" in x] == list(range(1, 21))
     assert [x["step"] for x in lines if "meta_loss" not in x] == [0, 4, 8, 12, 16, 20]
 
