@@ -133,6 +133,10 @@ class _Mada:
         self.keeps_grad = bool(self.learn) or (
             self.form.uses_change and settings.prev_grad == "true"
         )
+        # Leaves of one shape share a trace.
+        self.sums: Any = jax.jit(self._sums)
+        self.catch_up: Any = jax.jit(self._catch_up)
+        self.step: Any = jax.jit(self._step)
 
     def init(self, params: Any) -> Any:
         reject_complex(params)
@@ -195,6 +199,25 @@ class _Mada:
     def _last_change(self, leaf: _Leaf) -> Any:
         return leaf.change if self.keeps_change else leaf.grad
 
+    def _sums(self, leaf: _Leaf, grad: jax.Array, s: family.Scalars) -> jax.Array:
+        """<G, d(-direction)/dq> of one leaf, (7,)."""
+        arrays, treedef = jax.tree.flatten((leaf, grad))
+
+        def products(*arrays):
+            leaf, grad = treedef.unflatten(arrays)
+            return family.partials(
+                leaf.moments,
+                leaf.grad,
+                self._last_change(leaf),
+                grad,
+                s,
+                self.form,
+                self.learn,
+            )
+
+        sums = blocks.sums(products, arrays)
+        return jnp.stack([sums.get(name, jnp.zeros_like(s.t)) for name in FIELDS])
+
     def _hypergradient(
         self, q: jax.Array, count: jax.Array, leaves: list[_Leaf], grads
     ) -> jax.Array:
@@ -202,25 +225,9 @@ class _Mada:
         h = jnp.zeros_like(q)
         scalars = self._scalars(q, count)
         for leaf, grad in zip(leaves, grads, strict=True):
-            s = scalars(grad.dtype)
-            arrays, treedef = jax.tree.flatten((leaf, grad))
-
-            def products(*arrays, s=s, treedef=treedef):
-                leaf, grad = treedef.unflatten(arrays)
-                return family.partials(
-                    leaf.moments,
-                    leaf.grad,
-                    self._last_change(leaf),
-                    grad,
-                    s,
-                    self.form,
-                    self.learn,
-                )
-
             # One leaf after the other: the products of one alone exist at a time.
-            h, arrays = jax.lax.optimization_barrier((h, arrays))
-            for name, total in blocks.sums(products, arrays).items():
-                h = h.at[FIELDS.index(name)].add(total.astype(h.dtype))
+            h, arrays = jax.lax.optimization_barrier((h, (leaf, grad)))
+            h += self.sums(*arrays, scalars(grad.dtype)).astype(h.dtype)
         # x moves by the learning rate times the direction, whose derivative by the
         # learning rate itself is the direction.
         return h * jnp.full_like(h, q[-1]).at[-1].set(1)
@@ -242,11 +249,8 @@ class _Mada:
         held = functools.cache(lambda dtype: family.hold(scalars(dtype), first))
         zero = blocks.after(tuple(h), jnp.zeros_like(h[0]))
         for leaf in leaves:
-            s, dtype = held(leaf.grad.dtype), leaf.grad.dtype
-            grad = leaf.grad + zero.astype(dtype)
-            change = self._last_change(leaf) + zero.astype(dtype)
-            new = family.advance(leaf.moments, grad, change, s, self.form)
-            caught_up.append(blocks.write_out(new))
+            dtype = leaf.grad.dtype
+            caught_up.append(self.catch_up(leaf, zero.astype(dtype), held(dtype)))
         learning = Learning(
             hypergradient=h,
             momentum=momentum,
@@ -255,6 +259,13 @@ class _Mada:
         )
         state = state._replace(hyperparams=self._hyperparams(moved), learning=learning)
         return state, caught_up
+
+    def _catch_up(self, leaf: _Leaf, zero: jax.Array, s: family.Scalars) -> Moments:
+        """The moments after the last step; `zero` is known when they may change."""
+        grad, change = leaf.grad + zero, self._last_change(leaf) + zero
+        return blocks.write_out(
+            family.advance(leaf.moments, grad, change, s, self.form)
+        )
 
     def _change(self, leaf: _Leaf, grad: jax.Array, first: jax.Array) -> Any:
         """The change of the gradient since the last step."""
@@ -266,6 +277,32 @@ class _Mada:
         if self.settings.prev_grad_init == "first":
             change = jnp.where(first, 0, change)
         return change
+
+    def _step(
+        self,
+        leaf: _Leaf,
+        old: Moments,
+        grad: jax.Array,
+        decay: Any,
+        target: jax.Array,
+        first: jax.Array,
+        s: family.Scalars,
+    ) -> tuple[jax.Array, _Leaf]:
+        """The update of one leaf, in the dtype of `target`, and its state."""
+        if old.diff is not None and self.settings.n_init == "grad_sq":
+            old = old._replace(diff=jnp.where(first, grad * grad, old.diff))
+        change = self._change(leaf, grad, first)
+        if self.keeps_change:
+            change = blocks.write_out(change)
+            grad = blocks.after(change, grad)
+        new = family.advance(old, grad, change, s, self.form)
+        step = family.direction(old, new, grad, s, self.form)
+        if decay is not None:
+            step += decay * target.astype(step.dtype)
+        if self.scales:
+            step *= -s.rate
+        kept = _Leaf(old if self.learn else new, grad, change)
+        return step.astype(jnp.result_type(target)), kept
 
     def _decay(self, params: Any, treedef: Any) -> list[Any]:
         """Per leaf: the weight decay where the mask is true, else 0."""
@@ -318,24 +355,12 @@ class _Mada:
 
         scalars = self._scalars(q, count)
         steps, stored = [], []
-        for leaf, old, grad, factor, target in zip(
+        for leaf, old, grad, *rest in zip(
             leaves, before, grads, decay, targets, strict=True
         ):
-            if old.diff is not None and self.settings.n_init == "grad_sq":
-                old = old._replace(diff=jnp.where(first, grad * grad, old.diff))
-            change = self._change(leaf, grad, first)
-            if self.keeps_change:
-                change = blocks.write_out(change)
-                grad = blocks.after(change, grad)
-            s = scalars(grad.dtype)
-            new = family.advance(old, grad, change, s, self.form)
-            step = family.direction(old, new, grad, s, self.form)
-            if factor is not None:
-                step += factor * target.astype(step.dtype)
-            if self.scales:
-                step *= -s.rate
-            steps.append(step.astype(jnp.result_type(target)))
-            stored.append(_Leaf(old if self.learn else new, grad, change))
+            step, kept = self.step(leaf, old, grad, *rest, first, scalars(grad.dtype))
+            steps.append(step)
+            stored.append(kept)
         state = _with_leaves(state._replace(count=count), stored, treedef)
         return treedef.unflatten(steps), state
 
