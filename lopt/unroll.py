@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from lopt.truncation import Schedule
+from lopt import door
+from lopt.checks import check_positive
+from lopt.keys import StepKeys, split_keys, step_keys
+from lopt.truncation import Schedule, Ticks, first_length, tick
 from tasks.base import ModelState, Params, Task
 
 Theta = Any
+Runs = tuple[Params, ModelState, optax.OptState]
 
 
 class Particle(NamedTuple):
     """An inner training run; of many runs, each leaf has a leading axis of particles.
 
-    Where the runs of a particle differ in theta only, such as the two of an antithetic
-    pair, there is a second axis, of copies; `step` and `length` are common to them.
+    The runs of one particle differ in theta only. The three trees have a second axis,
+    of these copies (two in an antithetic pair); the clock is common to them.
 
     Attributes:
       params: what is trained.
@@ -35,8 +42,32 @@ class Particle(NamedTuple):
     step: jax.Array
     length: jax.Array
 
+    @property
+    def runs(self) -> Runs:
+        """The particle without its clock."""
+        return self.params, self.model_state, self.opt_state
 
-@dataclasses.dataclass(frozen=True)
+
+class Trajectory(NamedTuple):
+    """What the steps of a truncation report; the leading axis is that of steps.
+
+    Attributes:
+      loss: float32 (steps, particles, copies); meta-losses, 0 at a restart.
+      finite: bool, of the same shape; whether the task's loss was finite.
+      ticks: each (steps, particles).
+    """
+
+    loss: jax.Array
+    finite: jax.Array
+    ticks: Ticks
+
+    @property
+    def mask(self) -> jax.Array:
+        """The steps that trained, bool (steps, particles)."""
+        return ~self.ticks.restart
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Unroll:
     """What is trained, by what, and for how long.
 
@@ -49,8 +80,16 @@ class Unroll:
       meta_split: `None` takes as meta-loss the loss of each step, on its batch and
         before its update; the name of a split takes the loss after the update, on
         another batch, of that split.
-      nonfinite_loss: stands in for a loss that is not finite.
+      nonfinite_loss: stands in for a meta-loss that is not finite.
       max_loss: meta-losses above it count as it, or `None`.
+
+    Raises:
+      ValueError: an option is out of range, the loss is no scalar, or the
+        transformation has no `hyperparams`. Nothing is compiled to find out.
+
+    Example:
+      >>> adam = optax.inject_hyperparams(optax.adam)(1e-3)  # doctest: +SKIP
+      >>> unroll = Unroll(task, adam, LogUniform(100, 1000))  # doctest: +SKIP
     """
 
     task: Task
@@ -61,11 +100,243 @@ class Unroll:
     nonfinite_loss: float = 20.0
     max_loss: float | None = None
 
+    def __post_init__(self):
+        check_positive(nonfinite_loss=self.nonfinite_loss)
+        if self.max_loss is not None:
+            check_positive(max_loss=self.max_loss)
+        for split in self.splits:
+            if split not in self.task.data:
+                raise ValueError(
+                    f"the task {self.task.name!r} has no split {split!r}; it has "
+                    f"{sorted(self.task.data)}"
+                )
+        if not hasattr(self.transformation, "update"):
+            raise ValueError(
+                "transformation must be an optax.GradientTransformation, got "
+                f"{type(self.transformation).__name__}"
+            )
+        door.get(jax.eval_shape(self.transformation.init, self._shapes[0]))
+        key = jax.random.key(0)
+        batch = jax.eval_shape(self.task.sample, self.task.data["train"], key)
+        loss, _ = jax.eval_shape(self.task.loss, *self._shapes, batch, key)
+        if loss.shape != () or not _is_floating(loss):
+            raise ValueError(
+                f"the loss of the task {self.task.name!r} must be a floating-point "
+                f"scalar, got {loss.dtype} of shape {loss.shape}"
+            )
+
+    @functools.cached_property
+    def _shapes(self) -> tuple[Any, Any]:
+        return jax.eval_shape(self.task.init, jax.random.key(0))
+
+    @functools.cached_property
+    def _moved(self) -> Any:
+        return door.moved(self.transformation, self._shapes[0])
+
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits of the task's data that a run reads."""
+        """The splits of the task's data that the runs read."""
         return ("train",) if self.meta_split is None else ("train", self.meta_split)
 
     def check(self, theta: Theta) -> None:
         """Raises `ValueError` if theta does not fit the transformation."""
-        raise NotImplementedError
+        leaves = jax.tree.leaves(theta)
+        if not leaves or not all(map(_is_floating, leaves)):
+            raise ValueError("theta must be a pytree of floating-point arrays")
+        state = jax.eval_shape(self.transformation.init, self._shapes[0])
+        values = jax.eval_shape(self.to_hyperparams, theta)
+        jax.eval_shape(door.fill, door.get(state), values)
+
+    def start(self, thetas: Theta, keys: jax.Array) -> Particle:
+        """Starts runs, whose first lengths are staggered.
+
+        Args:
+          thetas: theta of each run, each leaf (particles, copies, ...).
+          keys: random keys (particles,).
+        """
+        init_keys, clock_keys = split_keys(keys)
+        length = jax.vmap(partial(first_length, self.schedule))(clock_keys)
+        return Particle(*self._fresh(thetas, init_keys), jnp.zeros_like(length), length)
+
+    def run(
+        self,
+        theta_at: Callable[[jax.Array], Theta],
+        particles: Particle,
+        keys: jax.Array,
+        data: Mapping[str, Any],
+        num_steps: int,
+        *,
+        checkpoint: bool = False,
+    ) -> tuple[Particle, Trajectory]:
+        """Advances all runs by a truncation, restarting those that have come to an end.
+
+        `hyperparams` that `update` leaves alone follow theta at once; those that the
+        optimizer moves by itself start from theta when their run starts.
+
+        Args:
+          theta_at: maps the number of restarts since the start of the truncation, int32
+            (particles,), to theta, each leaf (particles, copies, ...).
+          particles: the runs.
+          keys: random keys (particles,), new ones for every truncation.
+          data: the arrays of `splits`, by name.
+          num_steps: steps of the truncation.
+          checkpoint: where a gradient is taken, recompute a step rather than store it.
+        """
+        clock_keys, training_keys = split_keys(keys)
+        clock = jax.vmap(partial(tick, self.schedule), out_axes=(0, 0, 1))
+        step, length, ticks = clock(
+            particles.step,
+            particles.length,
+            jax.vmap(lambda key: jax.random.split(key, num_steps))(clock_keys),
+        )
+
+        def advance(runs, now):
+            ticks, keys = now
+            thetas = theta_at(ticks.episode)
+            runs, loss = self._train(runs, thetas, keys, data)
+            # Not batched, so that only a restart pays for the initialisation.
+            runs = jax.lax.cond(
+                ticks.restart.any(),
+                lambda: _where(ticks.restart, self._fresh(thetas, keys.restart), runs),
+                lambda: runs,
+            )
+            return runs, loss
+
+        runs, loss = jax.lax.scan(
+            jax.checkpoint(advance) if checkpoint else advance,
+            self._begin(particles, theta_at(jnp.zeros_like(step))),
+            (ticks, step_keys(training_keys, num_steps)),
+        )
+        return Particle(*runs, step, length), self._report(loss, ticks)
+
+    def run_whole(
+        self, thetas: Theta, keys: jax.Array, data: Mapping[str, Any], length: jax.Array
+    ) -> Trajectory:
+        """Makes runs from start to end, of one length; later steps are masked.
+
+        Args:
+          thetas: theta of each run, each leaf (particles, copies, ...).
+          keys: random keys (particles,).
+          data: the arrays of `splits`, by name.
+          length: int32 scalar, at most `schedule.longest`.
+        """
+        longest = self.schedule.longest
+        init_keys, training_keys = split_keys(keys)
+        all_keys = step_keys(training_keys, longest)
+
+        def advance(t, carry):
+            runs, losses = carry
+            keys = jax.tree.map(lambda keys: keys[t], all_keys)
+            runs, loss = self._train(runs, thetas, keys, data)
+            return runs, losses.at[t].set(loss)
+
+        some = jax.tree.leaves(thetas)[0]
+        losses = _vary(jnp.zeros((longest, *some.shape[:2])), some)
+        start = self._fresh(thetas, init_keys)
+        _, losses = jax.lax.fori_loop(0, length, advance, (start, losses))
+        steps = jnp.broadcast_to(jnp.arange(longest)[:, None], losses.shape[:2])
+        ticks = Ticks(steps >= length, steps == length - 1, jnp.zeros_like(steps))
+        return self._report(losses, ticks)
+
+    def _fresh(self, thetas: Theta, keys: jax.Array) -> Runs:
+        """Initial runs; the copies of a particle start alike."""
+
+        def start(thetas, key):
+            params, model_state = self.task.init(key)
+            opt_state = self.transformation.init(params)
+            return jax.vmap(
+                lambda theta: (params, model_state, self._set(opt_state, theta))
+            )(thetas)
+
+        runs = jax.vmap(start)(thetas, keys)
+        return _vary(jax.tree.map(_strong, runs), jax.tree.leaves(thetas)[0])
+
+    def _begin(self, particles: Particle, thetas: Theta) -> Runs:
+        """Runs at the start of a truncation: those without a step start from theta."""
+        if not any(jax.tree.leaves(self._moved)):
+            return particles.runs
+        params, model_state, opt_state = particles.runs
+        begun = jax.vmap(jax.vmap(self._set))(opt_state, thetas)
+        return params, model_state, _where(particles.step == 0, begun, opt_state)
+
+    def _set(self, opt_state: optax.OptState, theta: Theta) -> optax.OptState:
+        """`opt_state` with all that theta says."""
+        values = door.fill(door.get(opt_state), self.to_hyperparams(theta))
+        return door.put(opt_state, values)
+
+    def _hold(self, opt_state: optax.OptState, theta: Theta) -> optax.OptState:
+        """`opt_state` with what theta says and the optimizer does not move itself."""
+        own = door.get(opt_state)
+        values = door.fill(own, self.to_hyperparams(theta))
+        keep = lambda moved, own, value: own if moved else value  # noqa: E731
+        return door.put(opt_state, jax.tree.map(keep, self._moved, own, values))
+
+    def _train(
+        self, runs: Runs, thetas: Theta, keys: StepKeys, data: Mapping[str, Any]
+    ) -> tuple[Runs, jax.Array]:
+        """A step of every run; copies share batches. Losses are (particles, copies)."""
+        task = self.task
+
+        def particle(runs, thetas, keys):
+            batch = task.sample(data["train"], keys.batch)
+            if self.meta_split is not None:
+                meta_batch = task.sample(data[self.meta_split], keys.meta_batch)
+
+            def copy(run, theta):
+                run, loss = self._step(run, theta, batch, keys.noise)
+                if self.meta_split is not None:
+                    params, model_state, _ = run
+                    loss, _ = task.loss(
+                        params, model_state, meta_batch, keys.meta_noise
+                    )
+                return run, loss.astype(jnp.float32)
+
+            return jax.vmap(copy)(runs, thetas)
+
+        return jax.vmap(particle)(runs, thetas, keys)
+
+    def _step(
+        self, run: Runs, theta: Theta, batch: Any, key: jax.Array
+    ) -> tuple[Runs, jax.Array]:
+        params, model_state, opt_state = run
+        (loss, model_state), grads = jax.value_and_grad(self.task.loss, has_aux=True)(
+            params, model_state, batch, key
+        )
+        updates, opt_state = optax.with_extra_args_support(self.transformation).update(
+            grads, self._hold(opt_state, theta), params, value=loss
+        )
+        return (optax.apply_updates(params, updates), model_state, opt_state), loss
+
+    def _report(self, loss: jax.Array, ticks: Ticks) -> Trajectory:
+        """Meta-losses as estimators take them: normalised, finite and masked."""
+        trained = ~ticks.restart[..., None]
+        finite = jnp.isfinite(loss)
+        normalized = jax.vmap(self.task.normalize)(loss.ravel()).reshape(loss.shape)
+        normalized = normalized.astype(jnp.float32)
+        # Each sign by itself and before they are differenced: inf - inf says nothing.
+        meta_loss = jnp.where(jnp.isfinite(normalized), normalized, self.nonfinite_loss)
+        if self.max_loss is not None:
+            meta_loss = jnp.minimum(meta_loss, self.max_loss)
+        return Trajectory(jnp.where(trained, meta_loss, 0), finite | ~trained, ticks)
+
+
+def _where(flags: jax.Array, yes: Any, no: Any) -> Any:
+    """Of each particle, one tree or the other."""
+    chosen = jax.tree.map(lambda y, n: jax.vmap(jnp.where)(flags, y, n), yes, no)
+    return _vary(chosen, flags)
+
+
+def _strong(leaf: jax.Array) -> jax.Array:
+    """Without a weak type, which a loop would lose at its second call."""
+    return jnp.asarray(leaf, leaf.dtype)
+
+
+def _vary(tree: Any, like: jax.Array) -> Any:
+    """`tree`, as varying over the devices of a `shard_map` as `like` is."""
+    flag = jnp.isfinite(like.ravel()[0])
+    # Unlike `jnp.where`, `select` does it to empty leaves too.
+    return jax.tree.map(lambda leaf: jax.lax.select(flag, leaf, leaf), tree)
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
-from lopt.unroll import Unroll
+from lopt.unroll import Trajectory, Unroll
 
 Theta = Any
 State = Any
@@ -52,7 +54,7 @@ class Estimator(Protocol):
         theta: Theta,
         key: jax.Array,
         indices: jax.Array,
-        data: dict[str, Any],
+        data: Mapping[str, Any],
     ) -> State:
         """Starts the particles.
 
@@ -78,7 +80,84 @@ class Estimator(Protocol):
         state: State,
         key: jax.Array,
         indices: jax.Array,
-        data: dict[str, Any],
+        data: Mapping[str, Any],
     ) -> tuple[State, Estimate]:
         """Advances the particles by one truncation; `key` is new at every call."""
         ...
+
+
+def perturbation(key: jax.Array, theta: Theta, std: float) -> Theta:
+    """Draws float32 numbers N(0, std²) in the structure of theta.
+
+    Example:
+      >>> perturbation(jax.random.key(0), {"b1": jnp.float32(0.9)}, 0.0)
+      {'b1': Array(0., dtype=float32)}
+    """
+    leaves, structure = jax.tree.flatten(theta)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [
+            std * jax.random.normal(key, leaf.shape, jnp.float32)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ],
+    )
+
+
+def antithetic(theta: Theta, perturbations: Theta) -> Theta:
+    """Theta plus and minus perturbations.
+
+    Args:
+      theta: the meta-parameters.
+      perturbations: like theta, each leaf (particles, ...).
+
+    Returns:
+      Like theta, each leaf (particles, 2, ...), in the dtypes of theta.
+
+    Example:
+      >>> antithetic(jnp.float32(3), jnp.array([1.0, 2.0]))
+      Array([[4., 2.],
+             [5., 1.]], dtype=float32)
+    """
+
+    def pair(leaf, noise):
+        leaf = jnp.broadcast_to(leaf, noise.shape)
+        return jnp.stack([leaf + noise, leaf - noise], axis=1).astype(leaf.dtype)
+
+    return jax.tree.map(pair, theta, perturbations)
+
+
+def step_weights(mask: jax.Array) -> jax.Array:
+    """What turns a sum over steps into a mean over the unmasked ones.
+
+    Example:
+      >>> step_weights(jnp.array([[True, False], [True, True]]))
+      Array([[0.5, 0. ],
+             [0.5, 1. ]], dtype=float32)
+    """
+    count = jnp.maximum(mask.sum(axis=0, keepdims=True), 1)
+    return mask.astype(jnp.float32) / count
+
+
+def weighted_sum(weights: jax.Array, trees: Any) -> Any:
+    """The sum over particles of trees (particles, ...), times a weight for each.
+
+    Example:
+      >>> weighted_sum(jnp.array([1.0, 2.0]), {"a": jnp.eye(2)})
+      {'a': Array([1., 2.], dtype=float32)}
+    """
+    return jax.tree.map(
+        lambda leaf: jnp.tensordot(weights, leaf, axes=1, precision="highest"), trees
+    )
+
+
+def summarize(gradient: Theta, trajectory: Trajectory) -> Estimate:
+    """The estimate with that gradient, and with the figures of a trajectory."""
+    weights = step_weights(trajectory.mask)
+    copies = trajectory.loss.shape[-1]
+    return Estimate(
+        gradient=gradient,
+        loss=jnp.sum(trajectory.loss.mean(axis=-1) * weights),
+        num_steps=copies * jnp.sum(trajectory.mask, dtype=jnp.int32),
+        num_nonfinite=jnp.sum(~trajectory.finite, dtype=jnp.int32),
+    )
