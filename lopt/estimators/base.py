@@ -86,30 +86,30 @@ class Estimator(Protocol):
         ...
 
 
-def perturbation(key: jax.Array, theta: Theta, std: float) -> Theta:
-    """Draws float32 numbers N(0, std²) in the structure of theta.
+def perturbations(keys: jax.Array, theta: Theta, std: float) -> Theta:
+    """Draws a perturbation of theta, float32 numbers N(0, std²), for each key.
 
     Example:
-      >>> perturbation(jax.random.key(0), {"b1": jnp.float32(0.9)}, 0.0)
-      {'b1': Array(0., dtype=float32)}
+      >>> keys = jax.random.split(jax.random.key(0), 8)
+      >>> perturbations(keys, {"b1": jnp.float32(0.9)}, std=0.01)["b1"].shape
+      (8,)
     """
     leaves, structure = jax.tree.flatten(theta)
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        structure,
-        [
-            std * jax.random.normal(key, leaf.shape, jnp.float32)
-            for key, leaf in zip(keys, leaves, strict=True)
-        ],
-    )
+
+    def draw(key):
+        leaf_keys = jax.random.split(key, len(leaves))
+        noise = map(jax.random.normal, leaf_keys, (leaf.shape for leaf in leaves))
+        return jax.tree.unflatten(structure, [std * x for x in noise])
+
+    return jax.vmap(draw)(keys)
 
 
-def antithetic(theta: Theta, perturbations: Theta) -> Theta:
-    """Theta plus and minus perturbations.
+def antithetic(theta: Theta, noise: Theta) -> Theta:
+    """Theta plus and minus noise.
 
     Args:
       theta: the meta-parameters.
-      perturbations: like theta, each leaf (particles, ...).
+      noise: like theta, each leaf (particles, ...).
 
     Returns:
       Like theta, each leaf (particles, 2, ...), in the dtypes of theta.
@@ -124,7 +124,7 @@ def antithetic(theta: Theta, perturbations: Theta) -> Theta:
         leaf = jnp.broadcast_to(leaf, noise.shape)
         return jnp.stack([leaf + noise, leaf - noise], axis=1).astype(leaf.dtype)
 
-    return jax.tree.map(pair, theta, perturbations)
+    return jax.tree.map(pair, theta, noise)
 
 
 def step_weights(mask: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from lopt.estimators.base import (
     Estimate,
     Theta,
     antithetic,
-    perturbation,
+    perturbations,
     step_weights,
     summarize,
     weighted_sum,
@@ -104,29 +104,27 @@ class PES:
     ) -> tuple[PESState, Estimate]:
         """Advances the particles by one truncation; see `Estimator`."""
         noise_keys, run_keys = split_keys(particle_keys(key, indices))
-        perturb = partial(perturbation, theta=theta, std=self.std)
-        return self.advance(
-            unroll, theta, state, jax.vmap(perturb)(noise_keys), run_keys, data
-        )
+        noise = perturbations(noise_keys, theta, self.std)
+        return self.advance(unroll, theta, state, noise, run_keys, data)
 
     def advance(
         self,
         unroll: Unroll,
         theta: Theta,
         state: PESState,
-        perturbations: Theta,
+        noise: Theta,
         keys: jax.Array,
         data: Mapping[str, Any],
     ) -> tuple[PESState, Estimate]:
         """`estimate`, with given perturbations (particles, ...) and keys."""
-        thetas = antithetic(theta, perturbations)
+        thetas = antithetic(theta, noise)
         particles, trajectory = unroll.run(
             lambda episode: thetas, state.particles, keys, data, self.truncation_length
         )
         gradient, accumulator = pes_gradient(
             trajectory.loss,
             trajectory.ticks,
-            perturbations,
+            noise,
             state.accumulator,
             std=self.std,
             exact=self.exact,
@@ -138,7 +136,7 @@ class PES:
 def pes_gradient(
     loss: jax.Array,
     ticks: Ticks,
-    perturbations: Theta,
+    noise: Theta,
     accumulator: Theta,
     *,
     std: float,
@@ -155,8 +153,8 @@ def pes_gradient(
     Args:
       loss: float32 (steps, particles, 2).
       ticks: each (steps, particles).
-      perturbations: e, each leaf (particles, ...).
-      accumulator: like `perturbations`.
+      noise: e, each leaf (particles, ...).
+      accumulator: like `noise`.
       std: standard deviation of the perturbations.
       exact: steps are "after" from the first restart on, rather than from the first
         step that is done.
@@ -173,11 +171,11 @@ def pes_gradient(
         mean = jnp.sum(difference * weights, axis=0, keepdims=True)
         difference = jnp.broadcast_to(sign * jnp.sign(mean), difference.shape)
     difference = difference * weights / (2 * std**2)
-    total = jax.tree.map(jnp.add, accumulator, perturbations)
+    total = jax.tree.map(jnp.add, accumulator, noise)
     gradient = jax.tree.map(
         jnp.add,
         weighted_sum(jnp.sum(difference * ~after, axis=0), total),
-        weighted_sum(jnp.sum(difference * after, axis=0), perturbations),
+        weighted_sum(jnp.sum(difference * after, axis=0), noise),
     )
     keep = partial(jax.vmap(jnp.where), after[-1])
-    return gradient, jax.tree.map(keep, perturbations, total)
+    return gradient, jax.tree.map(keep, noise, total)

@@ -1,0 +1,97 @@
+"""Truncated backpropagation through training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lopt.checks import check_counts
+from lopt.estimators.base import Estimate, Theta, step_weights, summarize
+from lopt.keys import particle_keys
+from lopt.unroll import Particle, Unroll
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedBackprop:
+    """The gradient of a truncation's mean loss by the chain rule.
+
+    No gradient goes back beyond the start of the truncation. The estimate has little
+    variance, is biased towards short horizons, and can explode if training is chaotic.
+
+    Attributes:
+      num_particles: runs, over all devices.
+      truncation_length: inner steps between two meta-gradients.
+      checkpoint: store the state of each step only, and recompute the rest.
+
+    Raises:
+      ValueError: an attribute is out of range.
+
+    Example:
+      >>> TruncatedBackprop(num_particles=4, truncation_length=20).checkpoint
+      False
+    """
+
+    num_particles: int = 8
+    truncation_length: int = 50
+    checkpoint: bool = False
+
+    def __post_init__(self):
+        check_counts(
+            num_particles=self.num_particles, truncation_length=self.truncation_length
+        )
+
+    def init(
+        self,
+        unroll: Unroll,
+        theta: Theta,
+        key: jax.Array,
+        indices: jax.Array,
+        data: Mapping[str, Any],
+    ) -> Particle:
+        """Starts the particles; see `Estimator`. They have one copy each."""
+        del data
+        unroll.check(theta)
+        return unroll.start(_copies(theta, indices), particle_keys(key, indices))
+
+    def estimate(
+        self,
+        unroll: Unroll,
+        theta: Theta,
+        state: Particle,
+        key: jax.Array,
+        indices: jax.Array,
+        data: Mapping[str, Any],
+    ) -> tuple[Particle, Estimate]:
+        """Advances the particles by one truncation; see `Estimator`."""
+
+        def total_loss(thetas):
+            particles, trajectory = unroll.run(
+                lambda episode: thetas,
+                state,
+                particle_keys(key, indices),
+                data,
+                self.truncation_length,
+                checkpoint=self.checkpoint,
+            )
+            loss = jnp.sum(trajectory.loss[..., 0] * step_weights(trajectory.mask))
+            return loss, (particles, trajectory)
+
+        # A theta for each particle: a gradient with respect to a theta that devices
+        # share would be summed over them, here and once more by the outer loop.
+        gradients, (particles, trajectory) = jax.grad(total_loss, has_aux=True)(
+            _copies(theta, indices)
+        )
+        gradient = jax.tree.map(lambda leaf: leaf.sum(axis=(0, 1)), gradients)
+        return particles, summarize(gradient, trajectory)
+
+
+def _copies(theta: Theta, indices: jax.Array) -> Theta:
+    """Theta of each particle, each leaf (particles, 1, ...)."""
+    return jax.tree.map(
+        lambda leaf: jax.vmap(lambda i: jnp.where(i >= 0, leaf, leaf)[None])(indices),
+        theta,
+    )
