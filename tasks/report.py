@@ -13,6 +13,7 @@ from tasks import plots, statistics, tables
 from tasks.markup import definitions, document, figure, soften_bounds, table, text
 from tasks.records import Record
 from tasks.results import Results, Summary
+from tasks.scaling import families
 
 Summaries = Mapping[str, list[Summary]]
 
@@ -32,6 +33,11 @@ _LOSS_CAPTION = (
 _HYPERPARAMS_CAPTION = (
     "The optimizers' own hyper-parameters while they train, for those that change any. "
     "Lines and bands over seeds as above."
+)
+_SCALING_CAPTION = (
+    "Final training loss, the mean over the last twentieth of the steps, by width. "
+    "Line: interquartile mean over seeds; band: its 95 % bootstrap interval. A run "
+    "that diverged counts as +∞; where that makes the estimate infinite is a gap."
 )
 _METHOD = (
     "Seeds are paired: the initial parameters, the batches and the noise of a step "
@@ -77,6 +83,7 @@ def page(results: Results) -> str:
             "</ul>",
             _overview_table(summaries),
             f'<p class="note">{text(_READING)}</p>',
+            *_scaling(summaries),
             *(_task_section(of_task, figures) for of_task in summaries.values()),
             '<h2 id="reproduce">How to reproduce</h2>',
             *_reproduction(summaries, results.records),
@@ -171,6 +178,26 @@ def _range(values: Iterable[float]) -> str:
 
 def _baseline(summaries: Iterable[Summary]) -> str:
     return next((s.optimizer for s in summaries if s.is_baseline), "")
+
+
+def _scaling(summaries: Summaries) -> list[str]:
+    """Losses over width, where tasks differ in width alone."""
+    parts = []
+    for family in families(summaries):
+        head = ["optimizer", *(f"width {w}" for w in family.widths)]
+        rows = [
+            (
+                optimizer,
+                [
+                    _interval(by_width[w], 3) if w in by_width else "–"
+                    for w in family.widths
+                ],
+            )
+            for optimizer, by_width in family.losses.items()
+        ]
+        parts += [f"<h2>Over width: {text(family.name)}</h2>"]
+        parts += [figure(family.plot(), _SCALING_CAPTION), table(head, rows, "")]
+    return parts
 
 
 def _task_section(of_task: Sequence[Summary], figures: Mapping[str, Figure]) -> str:

@@ -113,15 +113,18 @@ class Results:
         return {task: _summarize(cells) for task, cells in self._cells().items()}
 
     def table(self) -> str:
-        """The results as one Markdown table for each task."""
+        """One Markdown table for each task, and one for each family of widths."""
+        from tasks.scaling import families
         from tasks.tables import markdown
 
-        return "\n\n".join(map(markdown, self.summaries().values()))
+        summaries = self.summaries()
+        tables = [*map(markdown, summaries.values())]
+        return "\n\n".join(tables + [f.table() for f in families(summaries)])
 
     _repr_markdown_ = table  # what a notebook shows
 
     def plot(self, directory: str | pathlib.Path | None = None) -> dict[str, Figure]:
-        """Loss curves of each task, and the coefficients of optimizers that learn them.
+        """Loss curves, coefficients of optimizers that learn them, losses over width.
 
         Args:
           directory: where to write each figure as PNG; by default nowhere.
@@ -129,9 +132,11 @@ class Results:
         Returns:
           Matplotlib figures by file stem, such as `"digits-mlp.loss"`.
         """
-        from tasks import plots
+        from tasks import plots, scaling
 
         figures = plots.figures(self.summaries())
+        for family in scaling.families(self.summaries()):
+            figures[f"{family.name}.scaling"] = family.plot()
         if directory is not None:
             plots.save(figures, pathlib.Path(directory))
         return figures

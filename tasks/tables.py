@@ -88,16 +88,25 @@ def markdown(summaries: Sequence[Summary]) -> str:
     )
     if first.target is not None:
         headline += f", target loss {number(first.target)}"
-    rows = [list(COLUMNS), *map(row, summaries)]
-    widths = [max(len(r[i]) for r in rows) for i in range(len(COLUMNS))]
-    lines = ["| " + " | ".join(_aligned(r, widths)) + " |" for r in rows]
+    return f"{headline}\n\n{aligned([list(COLUMNS), *map(row, summaries)])}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first row is the head; numbers stand to the right.
+
+    Example:
+      >>> print(aligned([["a", "loss"], ["adam", "1"]]))
+      | a    | loss |
+      | ---- | ---: |
+      | adam |    1 |
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *lines = ["| " + " | ".join(_padded(r, widths)) + " |" for r in rows]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return "\n".join(
-        [headline, "", lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]
-    )
+    return "\n".join([head, "| " + " | ".join(rule) + " |", *lines])
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cells[0].ljust(widths[0])] + [
         c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)
     ]
