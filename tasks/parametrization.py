@@ -36,8 +36,8 @@ class Parametrization:
 
     Attributes:
       init_exponent: a weight starts with the standard deviation
-        fan_in ** -init_exponent, truncated at two of them, and a bias, whose fan-in is
-        1, with N(0, 1); `None` leaves both to the model.
+        fan_in ** -init_exponent before it is truncated at two of them, and a bias with
+        N(0, 1), as its fan-in is 1; `None` leaves both to the model.
       output_exponent: the logits x @ W + b are multiplied by
         output_multiplier * (base / fan_in) ** output_exponent.
       attention_exponent: queries times keys are multiplied by
@@ -103,6 +103,12 @@ class Parametrization:
         if self.init_exponent is None:
             return standard
         return jax.nn.initializers.truncated_normal(fan_in**-self.init_exponent)
+
+    def bias_initializer(self, standard: Initializer) -> Initializer:
+        """How a bias starts; `standard` where the model decides."""
+        if self.init_exponent is None:
+            return standard
+        return jax.nn.initializers.normal(1.0)
 
     def readout_initializer(self, fan_in: int, standard: Initializer) -> Initializer:
         """How the matrix before the logits starts."""

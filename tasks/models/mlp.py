@@ -44,7 +44,7 @@ class MLP(nnx.Module):
         dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        bias_init = parametrization.initializer(1, standard=_ZEROS)
+        bias_init = parametrization.bias_initializer(standard=_ZEROS)
         options = {"bias_init": bias_init, "dtype": dtype, "rngs": rngs}
         sizes = [in_features] + [width] * depth
         self.layers = nnx.List(

@@ -20,7 +20,7 @@ def linear(
         fan_in,
         fan_out,
         kernel_init=parametrization.initializer(fan_in, standard=_LECUN),
-        bias_init=parametrization.initializer(1, standard=_ZEROS),
+        bias_init=parametrization.bias_initializer(standard=_ZEROS),
         **options,
     )
 
@@ -191,7 +191,7 @@ class TransformerLM(nnx.Module):
             vocab_size,
             use_bias=use_bias,
             kernel_init=parametrization.readout_initializer(width, standard=_SMALL),
-            bias_init=parametrization.initializer(1, standard=_ZEROS),
+            bias_init=parametrization.bias_initializer(standard=_ZEROS),
             dtype=dtype,
             rngs=rngs,
         )

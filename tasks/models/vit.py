@@ -61,7 +61,7 @@ class ViT(nnx.Module):
                 f"patch_size={patch_size} does not divide images of {rows} x {columns}"
             )
         options = {"dtype": dtype, "rngs": rngs}
-        bias_init = parametrization.initializer(1, standard=_ZEROS)
+        bias_init = parametrization.bias_initializer(standard=_ZEROS)
         self.patch_embedding = nnx.Conv(
             channels,
             width,
