@@ -1,4 +1,4 @@
-"""`python -m tasks`: evaluate optimizers, list what there is, rebuild a report."""
+"""`python -m tasks`: evaluate optimizers, rebuild a report, check muP, list tasks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TypeVar
 import tyro
 
 from tasks import registry
+from tasks.coordinates import coordinate_check
 from tasks.evaluation import Evaluation
 from tasks.results import Results
+from tasks.specs import parse_call
 from tasks.suites import get_suite, list_suites
 
 T = TypeVar("T")
@@ -93,6 +95,50 @@ def report(directory: tyro.conf.Positional[pathlib.Path]) -> None:
         directory: The --out of an evaluation.
     """
     _show(_checked(lambda: Results.load(directory)))
+
+
+@app.command(name="coord-check")
+def coord_check(
+    task: tyro.conf.Positional[str],
+    *,
+    optimizer: str,
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024),
+    steps: tuple[int, ...] = (1, 2, 5, 10, 20),
+    seeds: int = 3,
+    out: pathlib.Path = pathlib.Path("runs/coord-check.png"),
+    data_dir: pathlib.Path | None = None,
+) -> None:
+    """Check that training moves pre-activations equally far at every width.
+
+    Prints the slope of log change over log width by layer and step, plots the changes,
+    and exits with 1 if one is not flat.
+
+    Args:
+        task: A task of `python -m tasks list`, such as
+            "digits-mlp(depth=3, parametrization='mup')"; its width is replaced.
+        optimizer: Import path with literal arguments, such as
+            "tasks:mup_adam(0.03)".
+        widths: At least two widths.
+        steps: After how many training steps to measure.
+        seeds: Number of initialisations that are averaged.
+        out: File of the plot.
+        data_dir: Where tasks look for data that is not embedded.
+    """
+    call = _checked(lambda: parse_call("task", task))
+    options = call.kwargs if data_dir is None else {**call.kwargs, "data_dir": data_dir}
+    check = _checked(
+        lambda: coordinate_check(
+            lambda width: registry.get(call.target, **{**options, "width": width}),
+            optimizer,
+            widths,
+            steps,
+            seeds=seeds,
+        )
+    )
+    check.plot(out)
+    print(check.table())
+    print(f"\nplot {out}")
+    raise SystemExit(not check.passed)
 
 
 @app.command(name="list")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -43,6 +43,16 @@ _STYLE = {
 def style() -> AbstractContextManager[None]:
     """Matplotlib's settings while a figure is drawn or written as SVG."""
     return mpl.rc_context(_STYLE)
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """How the i-th of several curves is drawn."""
+    return {
+        "color": _COLOURS[i % len(_COLOURS)],
+        "linestyle": _LINES[i % len(_LINES)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "markerfacecolor": "white",
+    }
 
 
 def figures(summaries: dict[str, list[Summary]]) -> dict[str, Figure]:
@@ -134,20 +144,17 @@ def _draw(
             continue
         steps, values = curves(summary)
         estimate, low, high = statistics.bootstrap(values.T)
-        colour, line = _COLOURS[i % len(_COLOURS)], _LINES[i % len(_LINES)]
+        look = line_style(i)
         finite = np.isfinite(estimate)
         high = np.where(np.isfinite(high), high, np.finfo(np.float32).max)
         axes.fill_between(
-            steps, low, high, where=finite, color=colour, alpha=0.15, lw=0
+            steps, low, high, where=finite, color=look["color"], alpha=0.15, lw=0
         )
         (drawn,) = axes.plot(
             steps[finite],
             estimate[finite],
-            color=colour,
-            linestyle=line,
-            marker=_MARKERS[i % len(_MARKERS)],
             markevery=(i / len(summaries) / 8, 1 / 8),
-            markerfacecolor="white",
+            **look,
         )
         if finite.any():
             label = summary.optimizer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from tasks.base import ModelState, Params, Task
+from tasks.base import Data, ModelState, Params, Task
 
 
 class Carry(NamedTuple):
@@ -57,7 +58,7 @@ class Program:
     ):
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         self._splits = {k: jax.device_put(task.data[k]) for k in ("train", "valid")}
-        self._carry = jax.jit(jax.vmap(_start(task, transformation)))(keys)
+        self._carry = jax.jit(jax.vmap(initial_carry(task, transformation)))(keys)
         run = jax.vmap(
             _advance(task, transformation, chunk_size), in_axes=(0, None, None, None)
         )
@@ -77,17 +78,25 @@ class Program:
         return jax.device_get(chunk)
 
 
-def _start(task, transformation):
-    def start(key):
+def initial_carry(
+    task: Task, transformation: optax.GradientTransformationExtraArgs
+) -> Callable[[jax.Array], Carry]:
+    """`key -> carry` before the first step."""
+
+    def begin(key: jax.Array) -> Carry:
         init_key, run_key = jax.random.split(key)
         params, model_state = task.init(init_key)
         return Carry(params, model_state, transformation.init(params), run_key)
 
-    return start
+    return begin
 
 
-def _advance(task, transformation, chunk_size):
-    def step(carry, train, t):
+def training_step(
+    task: Task, transformation: optax.GradientTransformationExtraArgs
+) -> Callable[[Carry, Data, jax.Array], tuple[Carry, jax.Array]]:
+    """`(carry, data["train"], t) -> (carry, loss)`, step t of a training run."""
+
+    def step(carry: Carry, train: Data, t: jax.Array) -> tuple[Carry, jax.Array]:
         batch_key, noise_key = jax.random.split(jax.random.fold_in(carry.key, t))
         batch = task.sample(train, batch_key)
         (loss, model_state), grads = jax.value_and_grad(task.loss, has_aux=True)(
@@ -98,6 +107,12 @@ def _advance(task, transformation, chunk_size):
         )
         params = optax.apply_updates(carry.params, updates)
         return Carry(params, model_state, opt_state, carry.key), loss
+
+    return step
+
+
+def _advance(task, transformation, chunk_size):
+    step = training_step(task, transformation)
 
     def advance(carry, splits, start, stop):
         # The bounds are traced, where a scan has a fixed length: one program serves a
