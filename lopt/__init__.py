@@ -1,8 +1,26 @@
 """Learned optimizers, and the meta-training of anything with hyper-parameters."""
 
+from lopt.base import LearnedOptimizer as LearnedOptimizer
+from lopt.estimators import PES as PES
+from lopt.estimators import FullES as FullES
+from lopt.estimators import NoiseReuseES as NoiseReuseES
+from lopt.estimators import TruncatedBackprop as TruncatedBackprop
+from lopt.estimators import TruncatedES as TruncatedES
 from lopt.heldout import HeldOut as HeldOut
 from lopt.meta_optimizer import MetaAdamW as MetaAdamW
 from lopt.meta_training import Interrupted as Interrupted
 from lopt.meta_training import MetaTraining as MetaTraining
 from lopt.meta_training import meta_train as meta_train
 from lopt.parallel import particle_mesh as particle_mesh
+from lopt.small_fc import SmallFC as SmallFC
+from lopt.small_fc import SmallFCState as SmallFCState
+from lopt.small_fc import small_fc as small_fc
+from lopt.truncation import Constant as Constant
+from lopt.truncation import LogUniform as LogUniform
+from lopt.unroll import Unroll as Unroll
+
+pes = PES
+es = TruncatedES
+full_es = FullES
+noise_reuse_es = NoiseReuseES
+truncated_backprop = TruncatedBackprop

@@ -1,0 +1,390 @@
+"""small_fc: one small network, applied to every parameter by itself.
+
+The network sees 28 features of a parameter, each divided by its root mean square over
+the tensor, and 11 of time. They are never formed as such: time is a bias of the step,
+the root mean squares scale rows of the first layer, and large leaves are taken in
+blocks.
+"""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lopt import accumulators, tree_checks
+from lopt.accumulators import Accumulators, Rates
+from lopt.blocks import map_blocks, sum_blocks
+from lopt.checks import check_counts, check_option, check_positive
+
+Theta = dict[str, Any]
+
+MOMENTUM_RATES = (0.1, 0.01, 0.001)
+SECOND_MOMENT_RATES = (0.001,)
+FACTORED_RATES = (0.1, 0.01, 0.001)
+TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
+STEP_MULTIPLIERS = {"mup": 0.01, "sp": 0.001}
+
+
+class SmallFCState(NamedTuple):
+    """State of a transformation made by `SmallFC`.
+
+    Attributes:
+      count: updates done, int32 scalar.
+      hyperparams: theta, see `SmallFC.init`.
+      accumulators: statistics of the gradient: 7 floats per parameter of a leaf of rank
+        0 or 1; of any other 4 per parameter, and 3 per row and per column.
+    """
+
+    count: jax.Array
+    hyperparams: Theta
+    accumulators: Accumulators
+
+
+class _Network(NamedTuple):
+    """The network of one step.
+
+    Attributes:
+      matrix: (28, H), the first layer of a leaf of rank 2 or more.
+      vector: (22, H), that of any other, whose rows and columns are the same.
+      bias: (H,), what the features of time add up to, and b0.
+      rest: w1, b1, w2 and b2.
+    """
+
+    matrix: jax.Array
+    vector: jax.Array
+    bias: jax.Array
+    rest: tuple[jax.Array, ...]
+
+
+def _network(theta: Theta, count: jax.Array) -> _Network:
+    nn = theta["nn"]
+    w0 = nn["w0"]
+    row, col, row_root, col_root = (w0[i : i + 3] for i in (13, 16, 19, 22))
+    time = jnp.tanh(count / jnp.asarray(TIME_SCALES, w0.dtype) - 1)
+    return _Network(
+        matrix=w0[:28],
+        vector=jnp.concatenate([w0[:13], row + col, row_root + col_root, w0[25:28]]),
+        bias=nn["b0"] + _dense(w0[28:], time),
+        rest=(nn["w1"], nn["b1"], nn["w2"], nn["b2"]),
+    )
+
+
+def _dense(weight: jax.Array, inputs: jax.Array) -> jax.Array:
+    """(in, out), (in, ...) -> (out, ...)."""
+    contracted = (((0,), (0,)), ((), ()))
+    return jax.lax.dot_general(weight, inputs, contracted, precision="highest")
+
+
+def _perceptron(
+    network: _Network, first: jax.Array, features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Direction and log-magnitude, each of the shape of the leaf."""
+
+    def column(bias):
+        return bias.reshape(-1, *[1] * (features.ndim - 1))
+
+    w1, b1, w2, b2 = network.rest
+    hidden = jax.nn.relu(_dense(first, features) + column(network.bias))
+    hidden = jax.nn.relu(_dense(w1, hidden) + column(b1))
+    direction, magnitude = _dense(w2, hidden) + column(b2)
+    return direction, magnitude
+
+
+def _features(grad, param, momenta, second, by_grad, by_momentum, averages, eps):
+    """Features 0 to 27, or 22 where rows and columns are the same, on the first axis.
+
+    `by_grad` and `by_momentum` precondition; `averages` are rows, or rows and columns.
+    """
+    root = jax.lax.rsqrt(second + eps * 1e-6)
+    features = [
+        grad,
+        param,
+        *momenta,
+        second,
+        *[m * root for m in momenta],
+        root,
+        *[grad * factor for factor in by_grad],
+        *averages,
+        *[jax.lax.rsqrt(x + eps * 1e-8) for x in averages],
+        *[m * factor for m, factor in zip(momenta, by_momentum, strict=True)],
+    ]
+    # Under vmap, unlike `jnp.stack`, without a transposition.
+    return jax.lax.concatenate(
+        [jnp.broadcast_to(x, grad.shape)[None] for x in features], 0
+    )
+
+
+def _matrix_features(eps, grad, param, m1, m2, m3, second, *rest):
+    averages, factors = rest[:6], rest[6:]
+    by_both = [row * col for row, col in zip(factors[:3], factors[3:], strict=True)]
+    momenta = (m1, m2, m3)
+    return _features(grad, param, momenta, second, by_both, by_both, averages, eps)
+
+
+def _vector_features(eps, grad, param, m1, m2, m3, second, *rows):
+    floor = eps * 1e-9
+    by_grad = [jax.lax.rsqrt(jnp.maximum(row + floor, floor)) for row in rows]
+    by_momentum = [jax.lax.rsqrt(row + eps * 1e-6) for row in rows]
+    momenta = (m1, m2, m3)
+    return _features(grad, param, momenta, second, by_grad, by_momentum, rows, eps)
+
+
+def _squares(features: jax.Array) -> jax.Array:
+    return jnp.sum(features**2, range(1, features.ndim))
+
+
+def _step(
+    network: _Network,
+    grad: jax.Array,
+    param: jax.Array,
+    new: Accumulators,
+    exp_multiplier: float,
+    eps: float,
+) -> jax.Array:
+    """Gives d exp(l2 h) for every number of a leaf; `eps` scales every epsilon."""
+    arrays = [grad, param, *new.momenta, *new.second_moments, *new.rows]
+    if grad.ndim < 2:
+        first, of_leaf = network.vector, _vector_features
+    else:
+        first, of_leaf = network.matrix, _matrix_features
+        pairs = zip(new.rows, new.cols, strict=True)
+        factors = [accumulators.factors(*pair, eps=eps * 1e-9) for pair in pairs]
+        arrays += [*new.cols, *itertools.chain(*zip(*factors, strict=True))]
+    features = functools.partial(of_leaf, eps)
+
+    squares = sum_blocks(lambda *x: _squares(features(*x)), arrays, grad.shape)
+    first *= jax.lax.rsqrt(squares / grad.size + eps * 1e-5)[:, None]
+
+    def step(*arrays):
+        direction, magnitude = _perceptron(network, first, features(*arrays))
+        return direction * jnp.exp(exp_multiplier * magnitude)
+
+    return map_blocks(step, arrays, grad.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallFC:
+    r"""The learned optimizer of a 39-H-H-2 network; made by `lopt.small_fc`.
+
+    Attributes and errors are those of `lopt.small_fc`.
+    """
+
+    parametrization: Literal["mup", "sp"] = "mup"
+    hidden_size: int = 32
+    step_multiplier: float | None = None
+    exp_multiplier: float = 1e-3
+    clip_norm: float | None = None
+    nan_to_zero: bool | None = None
+    clip_momentum_decays: bool = False
+    scale_eps: bool = False
+
+    def __post_init__(self):
+        check_option("parametrization", self.parametrization, tuple(STEP_MULTIPLIERS))
+        check_counts(hidden_size=self.hidden_size)
+        if self.clip_norm is not None:
+            check_positive(clip_norm=self.clip_norm)
+
+    def init(self, key: jax.Array) -> Theta:
+        """Random meta-parameters.
+
+        Args:
+          key: a typed PRNG key.
+
+        Returns:
+          Float32 arrays under the names of google's `learned_optimization`: "nn" with
+          w0 (39, H), b0 (H,), w1 (H, H), b1 (H,), w2 (H, 2), b2 (2,), of standard
+          deviation 0.88/sqrt(fan-in), truncated normal, and biases 0; and offsets 0
+          of the decays: "momentum_decays" (3,), "rms_decays" (1,), "adafactor_decays"
+          (3,).
+        """
+        nn = {}
+        sizes = itertools.pairwise((39, self.hidden_size, self.hidden_size, 2))
+        for i, (fan_in, fan_out) in enumerate(sizes):
+            shape = (fan_in, fan_out)
+            layer_key = jax.random.fold_in(key, i)
+            z = jax.random.truncated_normal(layer_key, -2, 2, shape, jnp.float32)
+            nn[f"w{i}"] = z / fan_in**0.5
+            nn[f"b{i}"] = jnp.zeros(fan_out, jnp.float32)
+        return {
+            "nn": nn,
+            "momentum_decays": jnp.zeros(3, jnp.float32),
+            "rms_decays": jnp.zeros(1, jnp.float32),
+            "adafactor_decays": jnp.zeros(3, jnp.float32),
+        }
+
+    def transform(
+        self, theta: Theta, *, width_multipliers: Any = None
+    ) -> optax.GradientTransformationExtraArgs:
+        """The transformation whose state starts with `theta`.
+
+        Args:
+          theta: meta-parameters with the names and shapes that `init` gives.
+          width_multipliers: a tree like the parameters, or a prefix of one, of positive
+            numbers that updates are divided by; `None` for 1 throughout.
+
+        Returns:
+          A gradient transformation with state `SmallFCState`. Updates have the dtype of
+          the parameters; they are what to add, with no learning rate left to choose.
+
+        Raises:
+          ValueError: `theta` belongs to another architecture; at `init` or `update`,
+            for complex parameters, parameters that `width_multipliers` does not cover,
+            or none.
+        """
+        expected = jax.eval_shape(self.init, jax.random.key(0))
+        tree_checks.same_shapes("theta", theta, expected, f"{self}")
+        tree_checks.multipliers(width_multipliers)
+
+        def init(params):
+            tree_checks.real(params)
+            tree_checks.multipliers_of(params, width_multipliers)
+            dtype = accumulators.widest_dtype(params)
+            return SmallFCState(
+                count=jnp.zeros((), jnp.int32),
+                hyperparams=jax.tree.map(lambda x: jnp.array(x, dtype), theta),
+                accumulators=accumulators.init(params),
+            )
+
+        def update(updates, state, params=None, **extra_args):
+            del extra_args
+            tree_checks.given(params)
+            tree_checks.real(updates)
+            multipliers = tree_checks.multipliers_of(params, width_multipliers)
+            return self._update(updates, state, params, multipliers)
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    def _update(self, updates, state: SmallFCState, params, multipliers):
+        given, treedef = jax.tree.flatten(updates)
+        targets = treedef.flatten_up_to(params)
+        old = accumulators.leaves(state.accumulators, treedef)
+        grads = [
+            jnp.asarray(g, leaf.momenta[0].dtype)
+            for g, leaf in zip(given, old, strict=True)
+        ]
+        grads = self._cleaned(grads)
+        rates = self._rates(state.hyperparams)
+        network = _network(state.hyperparams, state.count)
+        steps, new = [], []
+        for grad, param, leaf, multiplier in zip(
+            grads, targets, old, multipliers, strict=True
+        ):
+            leaf = accumulators.advance(leaf, grad, rates)
+            new.append(leaf)
+            steps.append(self._leaf_update(network, grad, param, leaf, multiplier))
+        state = SmallFCState(
+            count=optax.safe_increment(state.count),
+            hyperparams=state.hyperparams,
+            accumulators=accumulators.unflatten(new, state.accumulators, treedef),
+        )
+        return treedef.unflatten(steps), state
+
+    def _leaf_update(self, network, grad, param, new, multiplier):
+        if not grad.size:
+            return jnp.zeros_like(param)
+        dtype = grad.dtype
+        step = _step(
+            optax.tree.cast(network, dtype),
+            grad,
+            jnp.asarray(param, dtype),
+            new,
+            self.exp_multiplier,
+            eps=multiplier**-2 if self.scale_eps else 1.0,
+        )
+        length = self.step_multiplier
+        if length is None:
+            length = STEP_MULTIPLIERS[self.parametrization]
+        return (step * (-length / multiplier)).astype(jnp.result_type(param))
+
+    def _cleaned(self, grads: list[jax.Array]) -> list[jax.Array]:
+        """Clipped as a whole, then without NaN and infinities."""
+        if self.clip_norm is not None:
+            norm = optax.tree.norm(grads)
+            scale = jnp.where(norm < self.clip_norm, 1, self.clip_norm / norm)
+            grads = [g * scale.astype(g.dtype) for g in grads]
+        replace = self.nan_to_zero
+        if self.parametrization == "mup" if replace is None else replace:
+            grads = [jnp.nan_to_num(g) for g in grads]
+        return grads
+
+    def _rates(self, theta: Theta) -> Rates:
+        learned = accumulators.learned_rates
+        return Rates(
+            momenta=learned(
+                MOMENTUM_RATES,
+                theta["momentum_decays"],
+                clip=self.clip_momentum_decays,
+            ),
+            second_moments=learned(SECOND_MOMENT_RATES, theta["rms_decays"]),
+            factored=learned(FACTORED_RATES, theta["adafactor_decays"]),
+        )
+
+
+def small_fc(
+    parametrization: Literal["mup", "sp"] = "mup",
+    *,
+    hidden_size: int = 32,
+    step_multiplier: float | None = None,
+    exp_multiplier: float = 1e-3,
+    clip_norm: float | None = None,
+    nan_to_zero: bool | None = None,
+    clip_momentum_decays: bool = False,
+    scale_eps: bool = False,
+) -> SmallFC:
+    r"""The learned optimizer small_fc, of which muLO is the form for muP.
+
+    A network with two hidden layers maps 39 features of a parameter to a direction d
+    and a log-magnitude h. With width multiplier n of the leaf,
+
+    .. math::
+
+        x_t = x_{t-1} - \frac{l_1}{n} \, d \, e^{l_2 h}
+
+    Args:
+      parametrization: of the tasks it is meant for: maximal-update ("mup") or standard
+        ("sp"). It decides the defaults of `step_multiplier` and `nan_to_zero`.
+      hidden_size: H, units of each hidden layer.
+      step_multiplier: l1; by default 0.01 in muP and 0.001 in SP.
+      exp_multiplier: l2.
+      clip_norm: global norm to which gradients are clipped, before NaN are replaced, so
+        that one NaN then makes the whole gradient 0; `None` for no clipping.
+      nan_to_zero: whether NaN gradients become 0, and infinite ones the largest float;
+        by default in muP only.
+      clip_momentum_decays: whether learned decays of the momenta are kept in [0, 1], as
+        those of second moments always are.
+      scale_eps: whether every epsilon is divided by n squared, which keeps features of
+        very wide layers, with gradients of 1/n, away from them.
+
+    Returns:
+      A frozen dataclass with `init(key)` and `transform(theta, width_multipliers=...)`.
+
+    Raises:
+      ValueError: for a value that is not allowed.
+
+    Examples:
+      >>> import jax, lopt
+      >>> architecture = lopt.small_fc("sp", hidden_size=4)
+      >>> theta = architecture.init(jax.random.key(0))
+      >>> tx = architecture.transform(theta)
+      >>> state = tx.init({"w": jax.numpy.ones((3, 2))})
+      >>> state.hyperparams["nn"]["w0"].shape
+      (39, 4)
+
+    References:
+      Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024; Metz et al.,
+      `Practical tradeoffs <https://arxiv.org/abs/2203.11860>`_, 2022.
+    """
+    return SmallFC(
+        parametrization=parametrization,
+        hidden_size=hidden_size,
+        step_multiplier=step_multiplier,
+        exp_multiplier=exp_multiplier,
+        clip_norm=clip_norm,
+        nan_to_zero=nan_to_zero,
+        clip_momentum_decays=clip_momentum_decays,
+        scale_eps=scale_eps,
+    )
