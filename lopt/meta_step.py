@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lopt import parallel
 from lopt.estimators.base import Estimate, Estimator
+from lopt.groups import map_groups
 from lopt.parallel import AXIS
 from lopt.unroll import Unroll
 
@@ -67,7 +69,10 @@ class MetaStep:
     """One step of meta-training on every task, or on one of them in turn.
 
     A task's program advances its particles and communicates nothing; the program that
-    moves theta sums what they found, in the one reduction of the meta-step.
+    moves theta sums what they found, in the one reduction of the meta-step. A device
+    works at a group of particles at a time. On a CPU a group is one particle, whose
+    arrays fit the cache; the rounding of its losses, whose differences the estimate is
+    made of, is then the same on any number of devices. Other devices need the width.
 
     Attributes:
       compile_seconds: how long the programs took to compile.
@@ -81,8 +86,21 @@ class MetaStep:
         mesh: Mesh,
         *,
         round_robin: bool = False,
+        particles_at_once: int | None = None,
     ):
         parallel.check_mesh(mesh, estimator.num_particles)
+        num_local = estimator.num_particles // mesh.size
+        if particles_at_once is None:
+            on_cpu = mesh.devices.flat[0].platform == "cpu"
+            particles_at_once = 1 if on_cpu else num_local
+        if num_local % particles_at_once:
+            raise ValueError(
+                f"particles_at_once={particles_at_once} does not divide the "
+                f"{num_local} particles of a device"
+            )
+        self._at_once = particles_at_once
+        num_groups = np.int32(num_local // particles_at_once)
+        self._num_groups = parallel.replicate(num_groups, mesh)
         self._unrolls = tuple(unrolls)
         self._estimator = estimator
         self._optimizer = optax.with_extra_args_support(meta_optimizer)
@@ -120,22 +138,25 @@ class MetaStep:
     def compile(self, state: MetaState, particles: list[Any]) -> None:
         """Compiles every program for arrays such as these."""
         began = time.perf_counter()
-        of_task = [
+        advance = [
             jax.jit(self._advance_task(i), donate_argnums=2).lower(
-                state.theta, (state.key, state.step), *arguments
+                state.theta, self._run(state), *arguments
             )
             for i, arguments in enumerate(zip(particles, self._data, strict=True))
         ]
-        shares = [x.out_info[1] for x in of_task]
-        shares = [shares[i] for i in self.tasks(0)]
-        sharding = NamedSharding(self._mesh, P(AXIS))
-        shares = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shares
+        shares = _like(
+            [advance[i].out_info[1] for i in self.tasks(0)],
+            NamedSharding(self._mesh, P(AXIS)),
         )
-        move = jax.jit(self._move, donate_argnums=0).lower(state, shares)
+        reduce = jax.jit(lambda x: parallel.sum_over_particles(x, self._mesh))
+        reduce = reduce.lower(shares)
+        estimates = _like(reduce.out_info, NamedSharding(self._mesh, P()))
+        move = jax.jit(self._move, donate_argnums=0).lower(state, estimates)
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            programs = pool.map(lambda lowered: lowered.compile(), [move, *of_task])
-            self._move_program, *self._programs = programs
+            lowered = [reduce, move, *advance]
+            self._reduce_program, self._move_program, *self._advance_programs = (
+                pool.map(lambda program: program.compile(), lowered)
+            )
         self.compile_seconds = time.perf_counter() - began
 
     def __call__(
@@ -144,12 +165,15 @@ class MetaStep:
         """Makes meta-step `step`; state and particles are donated."""
         particles, shares = list(particles), []
         for i in self.tasks(step):
-            particles[i], share = self._programs[i](
-                state.theta, (state.key, state.step), particles[i], self._data[i]
+            particles[i], share = self._advance_programs[i](
+                state.theta, self._run(state), particles[i], self._data[i]
             )
             shares.append(share)
-        state, metrics = self._move_program(state, shares)
+        state, metrics = self._move_program(state, self._reduce_program(shares))
         return state, particles, metrics
+
+    def _run(self, state: MetaState) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return state.key, state.step, self._num_groups
 
     def _start_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
@@ -166,14 +190,19 @@ class MetaStep:
     def _advance_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
 
-        def advance(theta, key_and_step, particles, data):
-            key, step = key_and_step
+        def advance(theta, run, particles, data):
+            key, step, num_groups = run
             key = jax.random.fold_in(jax.random.fold_in(key, step + 1), i)
             indices = parallel.local_indices(estimator.num_particles)
-            particles, estimate = estimator.estimate(
-                unroll, theta, particles, key, indices, data
+            return map_groups(
+                lambda now, indices: estimator.estimate(
+                    unroll, theta, now, key, indices, data
+                ),
+                particles,
+                indices,
+                self._at_once,
+                num_groups,
             )
-            return particles, jax.tree.map(lambda x: x[None], estimate)
 
         return parallel.over_particles(
             advance,
@@ -182,9 +211,8 @@ class MetaStep:
             out_specs=(P(AXIS), P(AXIS)),
         )
 
-    def _move(self, state: MetaState, shares: list[Estimate]):
+    def _move(self, state: MetaState, estimates: list[Estimate]):
         """Moves theta by the mean over tasks and particles, if that is finite."""
-        estimates = parallel.sum_over_particles(shares, self._mesh)
         num_particles = self._estimator.num_particles
         gradient = jax.tree.map(
             lambda *g: sum(g) / (num_particles * len(g)),
@@ -221,6 +249,12 @@ class MetaStep:
             num_skipped=state.num_skipped,
             skipped_in_a_row=state.skipped_in_a_row,
         )
+
+
+def _like(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
 
 
 def _learning_rate(opt_state: optax.OptState) -> jax.Array:

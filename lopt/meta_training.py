@@ -62,7 +62,7 @@ class MetaTraining:
         }
 
     def plot(self, path: str | os.PathLike | None = None):
-        """The meta-loss over meta-steps, a Matplotlib figure, also written to `path`."""
+        """The meta-loss over meta-steps, as a figure; also written to `path`."""
         from lopt.plots import meta_loss_figure
 
         figure = meta_loss_figure(self.records, self.evaluations)
@@ -94,6 +94,7 @@ def meta_train(
     schedule: Schedule | None = None,
     seed: int = 0,
     mesh: Mesh | None = None,
+    particles_at_once: int | None = None,
     task_order: Literal["all", "round_robin"] = "all",
     to_hyperparams: Callable[[Theta], Any] | None = None,
     unroll_options: Mapping[str, Any] | None = None,
@@ -109,8 +110,8 @@ def meta_train(
 ) -> MetaTraining:
     """Meta-trains whatever is behind the `hyperparams` of an optimizer's state.
 
-    The result depends on the arguments up to `unroll_options` and on nothing else: not
-    on the devices (up to rounding), not on interruptions.
+    The result depends on the arguments up to `unroll_options` and not on interruptions,
+    nor on the number of devices: on CPUs not in a single bit, elsewhere up to rounding.
 
     Args:
       make_transform: what is meta-trained: a `LearnedOptimizer`, a gradient
@@ -128,6 +129,8 @@ def meta_train(
       schedule: lengths of the inner runs; by default `LogUniform(100, 1000, 50)`.
       seed: decides all randomness.
       mesh: devices that share the particles; by default `particle_mesh()`, all of them.
+      particles_at_once: how many particles a device works at in parallel; by default
+        one on a CPU, and all it has elsewhere.
       task_order: "all" takes the mean over all tasks at every meta-step, "round_robin"
         takes one task per meta-step, in turn.
       to_hyperparams: maps theta to values for `hyperparams`, by default itself.
@@ -202,6 +205,7 @@ def meta_train(
         meta_optimizer,
         mesh,
         round_robin=task_order == "round_robin",
+        particles_at_once=particles_at_once,
     )
     evaluate = evaluator(evaluation, unroll, seed) if evaluation else None
 

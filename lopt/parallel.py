@@ -68,33 +68,51 @@ def over_particles(
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
 
 
-def sum_over_particles(shares: Any, mesh: Mesh) -> Any:
-    """Sums what the devices hold: the one communication of a meta-step.
+def vary(x: jax.Array) -> jax.Array:
+    """A constant, typed as something that differs from device to device."""
+    return jax.lax.pcast(x, AXIS, to="varying")
 
-    All leaves travel as one vector, because a reduction costs a round trip however
-    little it carries. Integers travel as float32, exact below 2**24.
+
+def sum_over_particles(shares: Any, mesh: Mesh) -> Any:
+    """Sums what particles contribute: the one communication of a meta-step.
+
+    Neighbours are added in pairs, then neighbouring pairs and so on, as far as a device
+    can on its own; the reduction brings together what is left, each device adding it to
+    zeros of the others, and the same tree of sums goes on. So the order of additions,
+    and with it the last bit, does not depend on the number of devices. All leaves are
+    sent as one array, integers as float32, which is exact below 2**24.
 
     Args:
-      shares: a pytree of arrays whose leading axis, of the size of the mesh, is
-        sharded over it.
+      shares: a pytree of arrays whose leading axis, of particles or groups of them, is
+        sharded over the mesh.
       mesh: the devices that hold them.
 
     Returns:
-      The sum over that axis, in the dtypes given, on every device.
+      The sums over that axis, in the dtypes given, on every device.
     """
 
     def reduce(share):
         leaves, structure = jax.tree.flatten(share)
-        flat = [leaf.astype(jnp.float32).ravel() for leaf in leaves]
-        total = jax.lax.psum(jnp.concatenate(flat), AXIS)
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        parts = [
+        rows = [leaf.astype(jnp.float32).reshape(len(leaf), -1) for leaf in leaves]
+        local = _sum_pairs(jnp.concatenate(rows, axis=1))
+        slots = jnp.zeros((mesh.size, *local.shape), local.dtype)
+        slots = jax.lax.psum(slots.at[jax.lax.axis_index(AXIS)].set(local), AXIS)
+        total = _sum_pairs(slots.reshape(-1, local.shape[1])).sum(0)
+        ends = np.cumsum([row.shape[1] for row in rows])[:-1]
+        sums = [
             part.reshape(leaf.shape[1:]).astype(leaf.dtype)
             for part, leaf in zip(jnp.split(total, ends), leaves, strict=True)
         ]
-        return jax.tree.unflatten(structure, parts)
+        return jax.tree.unflatten(structure, sums)
 
     return over_particles(reduce, mesh, in_specs=P(AXIS), out_specs=P())(shares)
+
+
+def _sum_pairs(rows: jax.Array) -> jax.Array:
+    """Halves the number of rows as long as it is even."""
+    while len(rows) % 2 == 0:
+        rows = rows[::2] + rows[1::2]
+    return rows
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

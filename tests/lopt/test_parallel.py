@@ -55,9 +55,10 @@ def test_sums_travel_in_one_reduction():
 def test_a_meta_step_communicates_once(round_robin):
     step = meta_step(8, round_robin=round_robin)
     step.compile(*step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0)))
-    of_tasks = [program.as_text() for program in step._programs]
+    of_tasks = [program.as_text() for program in step._advance_programs]
     assert [collectives(text) for text in of_tasks] == [0, 0]
-    assert collectives(step._move_program.as_text()) == 1
+    assert collectives(step._reduce_program.as_text()) == 1
+    assert collectives(step._move_program.as_text()) == 0
 
 
 def meta_step(size, **options):
