@@ -11,6 +11,7 @@ from lopt.meta_optimizer import MetaAdamW as MetaAdamW
 from lopt.meta_training import Interrupted as Interrupted
 from lopt.meta_training import MetaTraining as MetaTraining
 from lopt.meta_training import meta_train as meta_train
+from lopt.mulo import mulo as mulo
 from lopt.parallel import particle_mesh as particle_mesh
 from lopt.small_fc import SmallFC as SmallFC
 from lopt.small_fc import SmallFCState as SmallFCState
@@ -18,6 +19,9 @@ from lopt.small_fc import small_fc as small_fc
 from lopt.truncation import Constant as Constant
 from lopt.truncation import LogUniform as LogUniform
 from lopt.unroll import Unroll as Unroll
+from lopt.weights import Pretrained as Pretrained
+from lopt.weights import load_pretrained as load_pretrained
+from lopt.weights import save_pretrained as save_pretrained
 
 pes = PES
 es = TruncatedES

@@ -1,0 +1,71 @@
+"""muLO: small_fc with weights that were meta-trained in muP, ready to use."""
+
+import dataclasses
+import os
+from typing import Any
+
+import optax
+
+from lopt.small_fc import SmallFC
+from lopt.weights import load_pretrained
+
+
+def mulo(
+    pretrained: str | os.PathLike = "mulo_m",
+    *,
+    width_multipliers: Any = None,
+    clip_norm: float | None = None,
+    nan_to_zero: bool | None = None,
+    scale_eps: bool | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """A pretrained small_fc as an Optax transformation, without a learning rate.
+
+    The model must be in muP, and its width multipliers known: for a model that is not
+    described by `width_multipliers`, hidden layers take steps that are too large by
+    their fan-in.
+
+    Args:
+      pretrained: a name of weights that come with this package, or the path of a file
+        of `save_pretrained`: muLO, or its twin in standard parametrization.
+      width_multipliers: a tree like the parameters, as `Task.width_multipliers` at base
+        width 1: the fan-in of every hidden matrix, and 1 for everything else. `None`
+        for a task in standard parametrization.
+      clip_norm: global norm to clip gradients to; as in meta-training by default.
+      nan_to_zero: whether NaN gradients become 0; as in meta-training by default.
+      scale_eps: see `small_fc`; as in meta-training by default.
+
+    Returns:
+      A gradient transformation with state `SmallFCState`.
+
+    Raises:
+      ValueError: weights that cannot be read, or that are not those of small_fc.
+
+    Examples:
+      >>> import jax, lopt, tempfile
+      >>> architecture = lopt.small_fc(hidden_size=4)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     theta = architecture.init(jax.random.key(0))
+      ...     path = f"{folder}/mine.npz"
+      ...     lopt.save_pretrained(path, theta, {"architecture": architecture})
+      ...     tx = lopt.mulo(path, width_multipliers={"w": 64.0})
+      >>> state = tx.init({"w": jax.numpy.ones((64, 64))})
+
+    References:
+      Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024.
+    """
+    theta, metadata = load_pretrained(pretrained)
+    options = {
+        "clip_norm": clip_norm,
+        "nan_to_zero": nan_to_zero,
+        "scale_eps": scale_eps,
+    }
+    try:
+        trained = SmallFC(**metadata.get("architecture", {}))
+    except TypeError as error:
+        raise ValueError(
+            f"pretrained is {os.fspath(pretrained)!r}, of another architecture than "
+            f"small_fc: {error}."
+        ) from error
+    given = {name: value for name, value in options.items() if value is not None}
+    architecture = dataclasses.replace(trained, **given)
+    return architecture.transform(theta, width_multipliers=width_multipliers)
