@@ -51,7 +51,7 @@ class Checkpoints:
         """Writes a pytree of arrays, and drops what is older than the last few."""
         if parallel.is_first_process():
             self._manifest(step).unlink(missing_ok=True)
-        ocp.save(self._path(step), state, overwrite=True)
+        ocp.save(self._path(step), jax.tree.map(_unless_empty, state), overwrite=True)
         if parallel.is_first_process():
             manifest = {
                 "format": FORMAT,
@@ -92,9 +92,9 @@ class Checkpoints:
                     f"from step {step}",
                     stacklevel=2,
                 )
-            state = ocp.load(self._path(step), jax.tree.map(_abstract, like))
+            loaded = ocp.load(self._path(step), jax.tree.map(_abstract, like))
             parallel.wait_for_processes(f"restore {step}")
-            return step, state
+            return step, jax.tree.map(lambda x, y: x if y is None else y, like, loaded)
         if damage:
             reasons = "; ".join(f"step {s}: {reason}" for s, reason in damage.items())
             raise ValueError(
@@ -158,7 +158,14 @@ class _Damaged(Exception):
     pass
 
 
-def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
+def _unless_empty(x: jax.Array) -> jax.Array | None:
+    """Orbax refuses arrays without elements."""
+    return x if x.size else None
+
+
+def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct | None:
+    if not x.size:
+        return None
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 

@@ -20,6 +20,7 @@ class State(NamedTuple):
     theta: dict
     key: jax.Array
     particles: jax.Array
+    empty: jax.Array
     nothing: tuple = ()
 
 
@@ -31,6 +32,7 @@ def state(seed=0, devices=2):
         parallel.replicate({"w": jax.random.normal(keys[0], (3, 2))}, mesh),
         parallel.replicate(keys[1], mesh),
         jax.jit(jnp.copy, out_shardings=sharded)(keys),
+        jax.jit(lambda: jnp.zeros((8, 0)), out_shardings=sharded)(),
     )
 
 

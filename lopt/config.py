@@ -1,0 +1,137 @@
+"""What the command line runs: frozen dataclasses, and the presets."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from typing import Any
+
+from lopt.estimators import (
+    PES,
+    FullES,
+    NoiseReuseES,
+    TruncatedBackprop,
+    TruncatedES,
+)
+from lopt.heldout import HeldOut
+from lopt.meta_optimizer import MetaAdamW
+from lopt.small_fc import SmallFC
+from lopt.truncation import LogUniform
+from tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """A task in one or several widths."""
+
+    name: str = "digits-mlp"
+    """A name that `get` of the module knows."""
+    widths: tuple[int, ...] = (32,)
+    """One task per width; every meta-step takes the mean over them."""
+    overrides: tuple[str, ...] = ("depth=3", "batch_size=64", "parametrization=mup")
+    """Further arguments of the task, as NAME=VALUE."""
+    module: str = "tasks"
+    """The module whose `get(name, **overrides)` makes tasks."""
+    data_dir: str | None = None
+    """The folder of data that is not embedded."""
+
+    def build(self) -> list[Task]:
+        """The tasks.
+
+        Raises:
+          ValueError: the module, the task, a width or an override is not allowed.
+        """
+        try:
+            get = importlib.import_module(self.module).get
+        except (ImportError, AttributeError) as e:
+            raise ValueError(
+                f"task.module {self.module!r} cannot be used ({e}); it must be a "
+                "module with a function get(name, **overrides)"
+            ) from e
+        if not self.widths:
+            raise ValueError("task.widths is empty; give at least one width")
+        options = dict(map(_parse, self.overrides))
+        if self.data_dir is not None:
+            options["data_dir"] = self.data_dir
+        return [get(self.name, width=width, **options) for width in self.widths]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Trainings from scratch with the current theta, on the widest task and beyond."""
+
+    every: int = 250
+    """Meta-steps between evaluations; 0 for none."""
+    widths: tuple[int, ...] = (128,)
+    """Widths of the tasks; they need not be among those of meta-training."""
+    steps: int = 500
+    """Training steps."""
+    num_seeds: int = 3
+    """Trainings per width."""
+
+    def build(self, task: TaskConfig) -> HeldOut | None:
+        """What `meta_train` takes."""
+        if not self.every:
+            return None
+        tasks = dataclasses.replace(task, widths=self.widths).build()
+        return HeldOut(tasks, self.every, self.steps, self.num_seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaTrainConfig:
+    """A meta-training run; what it depends on and nothing else."""
+
+    architecture: SmallFC
+    task: TaskConfig
+    estimator: PES | NoiseReuseES | TruncatedES | FullES | TruncatedBackprop
+    schedule: LogUniform
+    meta_optimizer: MetaAdamW
+    evaluation: EvaluationConfig
+    steps: int = 5000
+    """Meta-steps."""
+    seed: int = 0
+    """Decides all randomness."""
+    max_loss: float | None = None
+    """Inner losses above it count as it."""
+
+
+def _preset(parametrization: str, widths: tuple[int, ...]) -> MetaTrainConfig:
+    overrides = ("depth=3", "batch_size=64", f"parametrization={parametrization}")
+    return MetaTrainConfig(
+        architecture=SmallFC(parametrization=parametrization),
+        task=TaskConfig(widths=widths, overrides=overrides),
+        estimator=PES(num_particles=8, std=0.01, truncation_length=50),
+        schedule=LogUniform(100, 1000, stagger=50),
+        meta_optimizer=MetaAdamW(),
+        evaluation=EvaluationConfig(),
+    )
+
+
+ESTIMATORS = {
+    "pes": PES,
+    "noise-reuse-es": NoiseReuseES,
+    "truncated-es": TruncatedES,
+    "full-es": FullES,
+    "truncated-backprop": TruncatedBackprop,
+}
+
+DEFAULT_PRESET = "mulo-s"
+PRESETS = {
+    "mulo-s": ("muLO, one width", _preset("mup", (32,))),
+    "mulo-m": ("muLO, three widths", _preset("mup", (32, 64, 128))),
+    "lo-s": ("its twin in standard parametrization", _preset("sp", (32,))),
+    "lo-m": ("its twin in standard parametrization", _preset("sp", (32, 64, 128))),
+}
+
+
+def _parse(override: str) -> tuple[str, Any]:
+    name, separator, value = override.partition("=")
+    if not separator or not name.isidentifier():
+        raise ValueError(
+            f"task.overrides has {override!r}, which is not NAME=VALUE, such as depth=3"
+        )
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
