@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from lopt.unroll import Trajectory, Unroll
 
@@ -94,12 +95,12 @@ def perturbations(keys: jax.Array, theta: Theta, std: float) -> Theta:
       >>> perturbations(keys, {"b1": jnp.float32(0.9)}, std=0.01)["b1"].shape
       (8,)
     """
-    leaves, structure = jax.tree.flatten(theta)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), theta)
+    flat, unravel = ravel_pytree(zeros)
 
+    # One draw for all leaves compiles several times faster than one for each.
     def draw(key):
-        leaf_keys = jax.random.split(key, len(leaves))
-        noise = map(jax.random.normal, leaf_keys, (leaf.shape for leaf in leaves))
-        return jax.tree.unflatten(structure, [std * x for x in noise])
+        return unravel(std * jax.random.normal(key, flat.shape))
 
     return jax.vmap(draw)(keys)
 
