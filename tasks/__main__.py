@@ -138,7 +138,7 @@ def coord_check(
     check.plot(out)
     print(check.table())
     print(f"\nplot {out}")
-    raise SystemExit(not check.passed)
+    sys.exit(0 if check.passed else 1)
 
 
 @app.command(name="list")

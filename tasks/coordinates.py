@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks import optimizers, plots
@@ -97,12 +98,54 @@ class CoordinateCheck:
         ]
         return "\n".join(
             [
-                f"{'PASS' if self.passed else 'FAIL'}: {self.optimizer} on "
-                f"{self.task}, slopes over the widths {widths}",
+                f"{self._title}, slopes over the widths {widths}",
                 "",
                 *("| " + " | ".join(row) + " |" for row in rows),
             ]
         )
+
+    def plot(self, path: str | pathlib.Path) -> None:
+        """Writes a figure with a panel for the start and for each step."""
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        panels = {"at the start, between examples": self.initial}
+        for i, step in enumerate(self.steps):
+            panels[f"change after step {step}"] = self.change[:, i]
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        with plots.style():
+            figure = Figure(figsize=(11, 1.4 + 2.6 * rows), layout="constrained")
+            grid = figure.subplots(
+                rows, columns, sharex=True, sharey=True, squeeze=False
+            )
+            for axes in grid.ravel()[len(panels) :]:
+                axes.remove()
+            for axes, (title, std) in zip(grid.ravel(), panels.items(), strict=False):
+                axes.set_title(title, loc="left")
+                self._draw(axes, std)
+            for axes in grid[:, 0]:
+                axes.set_ylabel("standard deviation")
+            for axes in grid[-1]:
+                axes.set_xlabel("width")
+            curves = grid[0, 0].get_legend_handles_labels()
+            figure.legend(*curves, loc="outside lower left", ncols=5, frameon=False)
+            figure.suptitle(self._title, x=0.01, ha="left")
+            figure.savefig(path, dpi=150)
+
+    def _draw(self, axes: Axes, std: np.ndarray) -> None:
+        """Sizes by width, a curve per layer; none where a layer does not change."""
+        for i, layer in enumerate(self.layers):
+            shown = np.where(std[:, i] > 0, std[:, i], np.nan)
+            axes.plot(self.widths, shown, label=layer, **plots.line_style(i))
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(self.widths, [str(width) for width in self.widths])
+        axes.minorticks_off()
+
+    @property
+    def _title(self) -> str:
+        verdict = "PASS" if self.passed else "FAIL"
+        return f"{verdict}: {self.optimizer} on {self.task}"
 
     def _wrong(self) -> np.ndarray:
         """Which of the slopes are outside of their limits."""
@@ -116,40 +159,6 @@ class CoordinateCheck:
         high[0, attention] = _START_TOLERANCE - 0.5
         low[0, -1] = -_START_TOLERANCE
         return ~np.isnan(slopes) & ~((low <= slopes) & (slopes <= high))
-
-    def plot(self, path: str | pathlib.Path) -> None:
-        """Writes a figure with a panel for the start and for each step."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        panels = {"at the start, between examples": self.initial}
-        for i, step in enumerate(self.steps):
-            panels[f"change after step {step}"] = self.change[:, i]
-        with plots.style():
-            figure = Figure(figsize=(11, 7), layout="constrained")
-            columns = min(3, len(panels))
-            grid = figure.subplots(
-                -(-len(panels) // columns), columns, sharex=True, squeeze=False
-            )
-            for axes in grid.ravel()[len(panels) :]:
-                axes.remove()
-            for axes, (title, std) in zip(grid.ravel(), panels.items(), strict=False):
-                for i, layer in enumerate(self.layers):
-                    shown = np.where(std[:, i] > 0, std[:, i], np.nan)
-                    axes.plot(self.widths, shown, label=layer, **plots.line_style(i))
-                axes.set_xscale("log", base=2)
-                axes.set_yscale("log")
-                axes.set_xticks(self.widths, [str(width) for width in self.widths])
-                axes.minorticks_off()
-                axes.set_title(title, loc="left")
-            for axes in grid[:, 0]:
-                axes.set_ylabel("standard deviation")
-            for axes in grid[-1]:
-                axes.set_xlabel("width")
-            figure.legend(
-                *grid[0, 0].get_legend_handles_labels(), loc="outside right upper"
-            )
-            figure.suptitle(self.table().splitlines()[0], x=0.01, ha="left")
-            figure.savefig(path, dpi=150)
 
 
 def coordinate_check(
@@ -255,10 +264,12 @@ def _measure(
         # Not from the mean, whose rounding would hide a readout that is exactly zero.
         return jax.tree.map(lambda z: _std(z - z[:1]), first), change
 
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    found = jax.jit(jax.vmap(run, in_axes=(0, None, None)))(
-        keys, task.data["train"], _probe(task)
-    )
+    @jax.jit
+    def measure(keys, train, probe):
+        return jax.lax.map(lambda key: run(key, train, probe), keys)
+
+    keys = jnp.stack([jax.random.key(seed) for seed in range(seeds)])
+    found = measure(keys, task.data["train"], _probe(task))
     return jax.tree.map(
         lambda std: np.sqrt(np.mean(np.asarray(std, np.float64) ** 2, axis=0)), found
     )

@@ -46,11 +46,13 @@ def style() -> AbstractContextManager[None]:
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """How the i-th of several curves is drawn."""
+    """How the i-th of several curves is drawn; 49 of them differ."""
+    num_colours = len(_COLOURS)
+    shift = i + i // num_colours
     return {
-        "color": _COLOURS[i % len(_COLOURS)],
-        "linestyle": _LINES[i % len(_LINES)],
-        "marker": _MARKERS[i % len(_MARKERS)],
+        "color": _COLOURS[i % num_colours],
+        "linestyle": _LINES[shift % len(_LINES)],
+        "marker": _MARKERS[shift % len(_MARKERS)],
         "markerfacecolor": "white",
     }
 
