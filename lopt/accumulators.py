@@ -191,15 +191,22 @@ def _axes_of(row, col):
 
 def leaves(accumulators: Accumulators, treedef: Any) -> list[Accumulators]:
     """One `Accumulators` of arrays per leaf of the parameters."""
-    return treedef.flatten_up_to(
-        jax.tree.transpose(_structure(accumulators), treedef, accumulators)
+    kinds = [
+        zip(*map(treedef.flatten_up_to, trees), strict=True) for trees in accumulators
+    ]
+    return [Accumulators(*leaf) for leaf in zip(*kinds, strict=True)]
+
+
+def unflatten(
+    leaves: Sequence[Accumulators], like: Accumulators, treedef: Any
+) -> Accumulators:
+    """The inverse of `leaves`, with as many decays as `like` has."""
+    return Accumulators(
+        *[
+            tuple(
+                treedef.unflatten([leaf[kind][i] for leaf in leaves])
+                for i in range(len(trees))
+            )
+            for kind, trees in enumerate(like)
+        ]
     )
-
-
-def unflatten(leaves: list[Accumulators], like: Accumulators, treedef: Any):
-    """The inverse of `leaves`."""
-    return jax.tree.transpose(treedef, _structure(like), treedef.unflatten(leaves))
-
-
-def _structure(accumulators):
-    return jax.tree.structure(Accumulators(*[(0,) * len(x) for x in accumulators]))

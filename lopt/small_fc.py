@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lopt import accumulators, tree_checks
@@ -107,12 +108,13 @@ class SmallFC:
         """
         check_option("feature", feature, tuple(range(39)))
         check_counts(2, hidden_size=self.hidden_size)
-        theta = jax.tree.map(jnp.zeros_like, self.init(jax.random.key(0)))
-        pair, nn = jnp.array([1.0, -1.0]), theta["nn"]
-        nn["w0"] = nn["w0"].at[feature, :2].set(pair)
-        nn["w1"] = nn["w1"].at[:2, :2].set(jnp.eye(2))
-        nn["w2"] = nn["w2"].at[:2, 0].set(pair)
-        return theta
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        theta = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        # relu(x) - relu(-x) = x
+        theta["nn"]["w0"][feature, :2] = [1, -1]
+        theta["nn"]["w1"][:2, :2] = np.eye(2)
+        theta["nn"]["w2"][:2, 0] = [1, -1]
+        return jax.tree.map(jnp.asarray, theta)
 
     def transform(
         self, theta: Theta, *, width_multipliers: Any = None

@@ -66,8 +66,8 @@ def _perceptron(
     w1, b1, w2, b2 = network.rest
     hidden = jax.nn.relu(_dense(first, features) + column(network.bias))
     hidden = jax.nn.relu(_dense(w1, hidden) + column(b1))
-    direction, magnitude = _dense(w2, hidden) + column(b2)
-    return direction, magnitude
+    out = _dense(w2, hidden) + column(b2)
+    return out[0], out[1]
 
 
 def _features(grad, param, momenta, second, by_grad, by_momentum, averages, eps):

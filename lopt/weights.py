@@ -85,7 +85,7 @@ def load_pretrained(path_or_name: str | os.PathLike) -> Pretrained:
     """
     path = _path(path_or_name)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))
         version, digest = header["format"], header["sha256"]

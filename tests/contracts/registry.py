@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import optax
 
+import lopt
 import mada_optax
 
 
@@ -73,6 +75,19 @@ def adaptive_adamw(
     )
 
 
+def small_fc(
+    learning_rate: optax.ScalarOrSchedule, parametrization: str = "mup", theta: str = ""
+) -> optax.GradientTransformationExtraArgs:
+    """With a random theta it goes anywhere; with a passed momentum it descends."""
+    architecture = lopt.small_fc(parametrization, hidden_size=4, step_multiplier=1.0)
+    random = architecture.init(jax.random.key(0))
+    chosen = random if theta == "random" else architecture.pass_through(6)
+    return optax.chain(
+        architecture.transform(chosen),
+        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+    )
+
+
 OPTIMIZERS = (
     Optimizer("adam", mada_optax.adam, {"learning_rate": 1e-2}),
     Optimizer("amsgrad", mada_optax.amsgrad, {"learning_rate": 1e-2}),
@@ -90,4 +105,5 @@ OPTIMIZERS = (
         {"learning_rate": 1e-2},
         smooth={"dtype": "float64"},
     ),
+    Optimizer("small_fc", small_fc, {"learning_rate": 1e-2}),
 )

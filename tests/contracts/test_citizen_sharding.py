@@ -37,7 +37,7 @@ def test_state_lies_where_the_parameters_lie(tx, leaves, train, mesh):
     start = tx.init(params)
     trained = train(tx, params, start, steps=2)
     for state in (start, trained[1]):
-        matrices = [x for x in jax.tree.leaves(state) if x.ndim == 2]
+        matrices = [x for x in jax.tree.leaves(state) if x.shape == (8, 2)]
         assert matrices
         for leaf in matrices:
             assert leaf.sharding.is_equivalent_to(params["w"].sharding, 2)
