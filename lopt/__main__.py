@@ -84,7 +84,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     tasks, evaluation = config.task.build(), config.evaluation.build(config.task)
-    if parallel.is_first_process():
+    if parallel.is_first_process() and not known:
         where.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(origin, indent=1)
         (where.out / "config.json").write_text(f"{text}\n")

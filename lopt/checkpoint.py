@@ -134,7 +134,7 @@ class Checkpoints:
         if different:
             raise ValueError(
                 f"{where} is of another configuration: {'; '.join(different[:4])}. "
-                "Restore that, or take another directory"
+                "Go on with that one, or take another directory"
             )
 
     def _prune(self) -> None:

@@ -38,6 +38,8 @@ def state(seed=0, devices=2):
 
 def bits(tree):
     def of_leaf(x):
+        if not x.size:
+            return x.shape
         is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         return np.asarray(jax.random.key_data(x) if is_key else x).tobytes()
 

@@ -1,0 +1,180 @@
+"""The command line: a directory with everything in it, one line for mistakes."""
+
+import json
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+from meta_toys import quadratic
+
+import lopt
+from lopt import __main__ as cli
+from lopt.config import ESTIMATORS, PRESETS, TaskConfig
+from lopt.meta_step import MetaStep
+
+TINY = [
+    "--steps=6",
+    "--task.module=cli_tasks",
+    "--task.name=quadratic",
+    "--task.overrides",
+    "--architecture.hidden-size=2",
+    "--estimator.truncation-length=3",
+    "--schedule.shortest=4",
+    "--schedule.longest=8",
+    "--schedule.stagger=2",
+    "--evaluation.every=3",
+    "--evaluation.widths",
+    "5",
+    "--evaluation.steps=4",
+    "--evaluation.num-seeds=1",
+]
+
+
+class Tasks:
+    """A module of tasks, as far as the configuration can tell."""
+
+    @staticmethod
+    def get(name, width):
+        if name != "quadratic":
+            raise ValueError(f"unknown task {name!r}")
+        return quadratic(f"quadratic(width={width})", width)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Runs the command line in an empty directory; gives exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "cli_tasks", Tasks)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lopt", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as e:
+            code = e.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_run_leaves_everything_in_its_directory(run, tmp_path, monkeypatch):
+    command = ["meta-train", "mulo-s", "--out", "here", *TINY, "--checkpoint-every=4"]
+    call = MetaStep.__call__
+
+    def interrupted(self, step, *carry):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return call(self, step, *carry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaStep, "__call__", interrupted)
+        code, _, err = run(*command)
+    assert code == 130
+    assert "interrupted after meta-step 5, saved in" in err
+    assert "to go on: python -m lopt meta-train mulo-s --out here" in err
+    assert err.strip().endswith("--resume")
+    code, _, err = run(*command)
+    assert code == 2
+    assert err.startswith("error: here holds a run up to meta-step 5; --resume goes on")
+    code, out, err = run(*command, "--resume")
+    assert code == 0, err
+    assert "6/6" in err
+    assert "here/theta.npz" in out
+    assert {p.name for p in (tmp_path / "here").iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "meta_loss.png",
+        "metrics.jsonl",
+        "theta.npz",
+    }
+    origin = json.loads((tmp_path / "here/config.json").read_text())
+    assert origin["config"]["estimator"]["truncation_length"] == 3
+    assert origin["config"]["task"]["widths"] == [32]
+    theta, metadata = lopt.load_pretrained(tmp_path / "here/theta.npz")
+    assert metadata["architecture"]["hidden_size"] == 2
+    assert metadata["metrics"]["step"] == 6
+    assert metadata["config"] == origin["config"]
+    assert "heldout_valid_loss/quadratic(width=5)" in metadata["metrics"]
+    start = lopt.small_fc(hidden_size=2).init(jax.random.key(0))
+    assert jax.tree.structure(theta) == jax.tree.structure(start)
+    transformation = lopt.mulo(tmp_path / "here/theta.npz")
+    assert transformation.init({"w": np.ones((2, 2), np.float32)}).count == 0
+
+
+def test_presets_are_the_recipe():
+    for name, (_, config) in PRESETS.items():
+        assert config.task.widths == ((32,) if name[-1] == "s" else (32, 64, 128))
+        kind = "mup" if name.startswith("mulo") else "sp"
+        assert config.architecture.parametrization == kind
+        assert f"parametrization={kind}" in config.task.overrides
+        assert config.estimator == lopt.PES(8, 0.01, 50)
+        assert config.schedule == lopt.LogUniform(100, 1000, 50)
+
+
+def test_presets_make_tasks_that_exist():
+    (task,) = PRESETS["mulo-s"][1].task.build()
+    assert task.width_multipliers["layers"]["1"]["kernel"] == 32
+    (twin,) = PRESETS["lo-s"][1].task.build()
+    assert twin.width_multipliers is None
+
+
+def test_options_of_any_estimator():
+    for name, estimator in ESTIMATORS.items():
+        given = ["--estimator", name, "--estimator.num-particles", "24", "--out", "x"]
+        parsed = cli.parse(["lo-m", *given])
+        assert parsed.config.estimator == estimator(num_particles=24)
+        assert parsed.config.task == PRESETS["lo-m"][1].task
+    assert cli.parse(["--out", "x"]).config == PRESETS["mulo-s"][1]
+
+
+def test_overrides_are_literals_or_words(monkeypatch):
+    seen = {}
+
+    class Module:
+        @staticmethod
+        def get(name, **options):
+            seen.update(options)
+
+    monkeypatch.setitem(sys.modules, "recording_tasks", Module)
+    config = TaskConfig("t", (8,), ("depth=3", "kind=sp"), "recording_tasks", "/data")
+    config.build()
+    assert seen == {"width": 8, "depth": 3, "kind": "sp", "data_dir": "/data"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mulo-x"], "unknown preset 'mulo-x'; there are mulo-s, mulo-m, lo-s, lo-m"),
+        (["--out", "x", "--estimator", "es"], "--estimator must be one of pes,"),
+        (["--out", "x", "--task.module", "nowhere"], "task.module 'nowhere' cannot be"),
+        (["--out", "x", *TINY, "--task.name", "cubic"], "unknown task 'cubic'"),
+        (["--out", "x", *TINY, "--task.overrides", "a-b"], "which is not NAME=VALUE"),
+        (["--out", "x", *TINY, "--task.widths"], "task.widths is empty"),
+        (["--out", "x", *TINY, "--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["--out", "x", "--process-id", "1"], "belong together"),
+        (
+            ["--out", "x", *TINY, "--estimator.num-particles", "9"],
+            "num_particles=9 is not a multiple of the 8 devices",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_two(run, arguments, message):
+    code, out, err = run("meta-train", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_help_names_the_presets_and_their_options(run):
+    code, out, _ = run()
+    assert code == 0
+    assert "meta-train [mulo-s|mulo-m|lo-s|lo-m] --out DIR" in out
+    code, out, _ = run("meta-train", "mulo-m", "--help")
+    assert code == 0
+    assert "--estimator.truncation-length" in out
+    assert "32 64 128" in out
+    assert run("meta-tran")[0] == 2
