@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from tasks import optimizers, plots
+from tasks import optimizers
 from tasks.base import Batch, Task
 from tasks.checks import check_counts
 from tasks.optimizers import OptimizerLike
@@ -106,41 +104,15 @@ class CoordinateCheck:
 
     def plot(self, path: str | pathlib.Path) -> None:
         """Writes a figure with a panel for the start and for each step."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        from tasks import plots  # Loads matplotlib, which measuring does not need.
+
         panels = {"at the start, between examples": self.initial}
         for i, step in enumerate(self.steps):
             panels[f"change after step {step}"] = self.change[:, i]
-        columns = min(3, len(panels))
-        rows = -(-len(panels) // columns)
-        with plots.style():
-            figure = Figure(figsize=(11, 1.4 + 2.6 * rows), layout="constrained")
-            grid = figure.subplots(
-                rows, columns, sharex=True, sharey=True, squeeze=False
-            )
-            for axes in grid.ravel()[len(panels) :]:
-                axes.remove()
-            for axes, (title, std) in zip(grid.ravel(), panels.items(), strict=False):
-                axes.set_title(title, loc="left")
-                self._draw(axes, std)
-            for axes in grid[:, 0]:
-                axes.set_ylabel("standard deviation")
-            for axes in grid[-1]:
-                axes.set_xlabel("width")
-            curves = grid[0, 0].get_legend_handles_labels()
-            figure.legend(*curves, loc="outside lower left", ncols=5, frameon=False)
-            figure.suptitle(self._title, x=0.01, ha="left")
-            figure.savefig(path, dpi=150)
-
-    def _draw(self, axes: Axes, std: np.ndarray) -> None:
-        """Sizes by width, a curve per layer; none where a layer does not change."""
-        for i, layer in enumerate(self.layers):
-            shown = np.where(std[:, i] > 0, std[:, i], np.nan)
-            axes.plot(self.widths, shown, label=layer, **plots.line_style(i))
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(self.widths, [str(width) for width in self.widths])
-        axes.minorticks_off()
+        figure = plots.sizes_by_width(self._title, self.widths, self.layers, panels)
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
 
     @property
     def _title(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import textwrap
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
@@ -121,6 +121,46 @@ def hyperparam_curves(summaries: Sequence[Summary]) -> Figure:
         for axes in panels[max(0, len(names) - columns) : len(names)]:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("step")
+    return figure
+
+
+def sizes_by_width(
+    title: str,
+    widths: Sequence[int],
+    layers: Sequence[str],
+    panels: Mapping[str, np.ndarray],
+) -> Figure:
+    """Sizes over width with a curve per layer, in panels by title.
+
+    Args:
+      title: what stands above all panels.
+      widths: of the models.
+      layers: names of the curves.
+      panels: sizes of shape (widths, layers); those that are zero are not drawn.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with style():
+        figure = Figure(figsize=(11, 1.4 + 2.6 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, sizes) in zip(grid.ravel(), panels.items(), strict=False):
+            for i, layer in enumerate(layers):
+                shown = np.where(sizes[:, i] > 0, sizes[:, i], np.nan)
+                axes.plot(widths, shown, label=layer, **line_style(i))
+            axes.set_title(name, loc="left")
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(widths, [str(width) for width in widths])
+            axes.minorticks_off()
+        for axes in grid.ravel()[len(panels) :]:
+            axes.remove()
+        for axes in grid[:, 0]:
+            axes.set_ylabel("standard deviation")
+        for axes in grid[-1]:
+            axes.set_xlabel("width")
+        curves = grid[0, 0].get_legend_handles_labels()
+        figure.legend(*curves, loc="outside lower left", ncols=5, frameon=False)
+        figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 

@@ -161,3 +161,46 @@ def test_metadata_identify_the_task(task):
     assert task.metadata["sizes"] == {"train": 1438, "valid": 359}
     assert set(task.metadata["sha256"]) == {"train", "valid"}
     assert (task.metadata["width"], task.metadata["batch_size"]) == (16, 64)
+
+
+def test_losses_that_meta_training_sees():
+    losses = jnp.array([0.5, 3.0, 99.0, -1.0, jnp.nan, jnp.inf, -jnp.inf])
+    most = 1.5 * math.log(10)
+    np.testing.assert_allclose(
+        tasks.get("digits-mlp").normalize(losses),
+        [0.5, 3.0, most, 0, most, most, most],
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        tasks.get("digits-vit").normalize(losses),
+        [5 / math.log(20), 10, 10, 0, 10, 10, 10],
+        rtol=1e-6,
+    )
+    language_model = tasks.get("python-docs-lm")
+    np.testing.assert_array_equal(language_model.normalize(losses), losses)
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-vit"])
+def test_pre_activations_are_those_behind_the_loss(name):
+    task = tasks.get(name, width=8, depth=1, batch_size=4)
+    params, model_state = jax.jit(task.init)(jax.random.key(0))
+    batch = task.sample(task.data["train"], jax.random.key(1))
+
+    @jax.jit
+    def loss_of_logits(params, batch):
+        logits = task.preactivations(params, model_state, batch)["logits"]
+        return optax.losses.softmax_cross_entropy_with_integer_labels(
+            logits, batch["label"]
+        ).mean()
+
+    loss, _ = jax.jit(task.loss)(params, model_state, batch, jax.random.key(0))
+    np.testing.assert_allclose(loss_of_logits(params, batch), loss, rtol=1e-5)
+
+
+def test_smaller_images():
+    task = tasks.get("digits-mlp", size=4)
+    assert task.data["train"]["image"].shape == (1438, 4, 4, 1)
+    assert task.metadata["size"] == 4 and task.name == "digits-mlp(size=4)"
+    assert "size" not in tasks.get("digits-mlp").metadata
+    with pytest.raises(ValueError, match="size must be an integer >= 1, got 0"):
+        tasks.get("digits-mlp", size=0)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.data import load_images, load_text, tokenize
+from tasks.data import Dataset, load_images, load_text, resize, tokenize
 
 RNG = np.random.default_rng(0)
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -250,3 +250,24 @@ tasks.get("digits-mlp")
 assert "sklearn" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_resizing_pads_to_a_multiple_and_takes_means():
+    image = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 2)).astype(np.uint8)
+    split = {"image": image, "label": np.zeros(3, np.int32)}
+    data = Dataset("own", {"train": split}, 10, "a test", {"train": "0"})
+    small = resize(data, 8)
+    padded = np.zeros((3, 32, 32, 2))
+    padded[:, 2:30, 2:30] = image
+    expected = [
+        [padded[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean((1, 2)) for j in range(8)]
+        for i in range(8)
+    ]
+    expected = np.rint(np.transpose(expected, (2, 0, 1, 3)))
+    np.testing.assert_array_equal(small.splits["train"]["image"], expected)
+    assert small.splits["train"]["image"].dtype == np.uint8
+    assert small.splits["train"]["label"] is split["label"]
+    assert small.sha256 == data.sha256
+    np.testing.assert_array_equal(resize(data, 28).splits["train"]["image"], image)
+    with pytest.raises(ValueError, match="size=29 is larger than the 28 pixels of own"):
+        resize(data, 29)

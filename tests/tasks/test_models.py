@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.functional import count_parameters, functional
-from tasks.models import MLP, TransformerLM
+from tasks.models import MLP, TransformerLM, ViT
 
 
 def compiled(build):
@@ -18,6 +18,11 @@ def mlp(**options):
 def transformer(**options):
     options = {"context": 7, "width": 8, "depth": 2, "num_heads": 2, **options}
     return compiled(lambda rngs: TransformerLM(11, **options, rngs=rngs))
+
+
+def vit(**options):
+    options = {"patch_size": 2, "num_heads": 2, **options}
+    return compiled(lambda rngs: ViT((6, 4, 3), 5, **options, rngs=rngs))
 
 
 @pytest.mark.parametrize(("width", "depth"), [(8, 1), (3, 4), (16, 2)])
@@ -94,11 +99,38 @@ def test_width_must_be_a_multiple_of_the_heads():
         transformer(width=9)
 
 
-@pytest.mark.parametrize("make", [mlp, transformer])
+def test_vit_size():
+    block = 12 * 8**2 + 9 * 8 + 4 * 8
+    tokens = (1 + 3 * 2) * 8 + 8
+    patches_and_readout = (12 + 1) * 8 + (8 + 1) * 5
+    expected = 2 * block + tokens + patches_and_readout + 2 * 8
+    assert count_parameters(vit(width=8, depth=2)[0]) == expected
+
+
+def test_vit_knows_where_patches_are():
+    init, apply = vit(width=8, depth=1)
+    params, _ = init(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (1, 6, 4, 3))
+    turned = jnp.roll(image, 2, axis=1)
+    assert (
+        jnp.abs(apply(params, (), image)[0] - apply(params, (), turned)[0]).max() > 0.01
+    )
+    nowhere = {**params, "position_embedding": jnp.zeros((7, 8))}
+    one, other = (apply(nowhere, (), x)[0] for x in (image, turned))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_patches_must_fill_the_image():
+    with pytest.raises(ValueError, match="patch_size=4 does not divide images of 6"):
+        vit(width=8, depth=1, patch_size=4)
+
+
+@pytest.mark.parametrize("make", [mlp, transformer, vit])
 def test_bfloat16_computes_coarsely_and_returns_float32(make):
     inputs = {
         mlp: jax.random.normal(jax.random.key(1), (4, 12)),
         transformer: jax.random.randint(jax.random.key(1), (4, 7), 0, 11),
+        vit: jax.random.normal(jax.random.key(1), (4, 6, 4, 3)),
     }[make]
     options = {"width": 8, "depth": 2}
     params, _ = make(**options)[0](jax.random.key(0))
