@@ -110,7 +110,7 @@ def test_changed_theta_is_seen(path):
 
 def test_other_formats_are_refused(path):
     rewritten(path, header=header(path, format=2))
-    with pytest.raises(ValueError, match="has format 2, but this version .* format 1"):
+    with pytest.raises(ValueError, match=r"has format 2, but this version .* format 1"):
         lopt.load_pretrained(path)
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_saved(tmp_path, theta):
     path = tmp_path / "x.npz"
     with pytest.raises(ValueError, match=r"must end in '\.npz'"):
         lopt.save_pretrained(tmp_path / "x", theta)
-    with pytest.raises(ValueError, match="rms_decays.* not finite"):
+    with pytest.raises(ValueError, match=r"rms_decays.* not finite"):
         lopt.save_pretrained(path, {**theta, "rms_decays": jnp.array([jnp.nan])})
     with pytest.raises(ValueError, match="nested dict"):
         lopt.save_pretrained(path, [theta])
