@@ -31,8 +31,8 @@ class Parametrization:
     """The powers of the width that a model follows; the defaults are the standard ones.
 
     Each rule of muP is one field, so that `dataclasses.replace` leaves out one of them.
-    A fan-in is the number of inputs of a unit; "base" is that of the base model, which
-    is 1 for `base_width=1`.
+    A fan-in is the number of inputs of a unit, "base" that of the same unit in the base
+    model, and 1 for `base_width=1`, which makes all factors absolute.
 
     Attributes:
       init_exponent: a weight starts with the standard deviation
@@ -50,7 +50,8 @@ class Parametrization:
       input_multiplier: what the first layer computes is multiplied by it.
       output_multiplier: see `output_exponent`.
       hidden_learning_rate_multiplier: see `update_exponent`.
-      base_width: the width at which all factors are as in standard parametrization.
+      base_width: the width of the base model, whose logits and updates are as in
+        standard parametrization.
 
     Raises:
       ValueError: `base_width` is not a positive integer, or a multiplier is not
@@ -145,14 +146,14 @@ class Parametrization:
           overrides: see `width_multipliers`.
 
         Returns:
-          `width_multipliers` and `width_ratio`; `None` and 1.0 where updates do not
-          depend on the width.
+          `width_multipliers` and `width_ratio`; `None` and 1.0 where updates stay as
+          they are.
 
         Raises:
           ValueError: as `check_width` and `width_multipliers`.
         """
         self.check_width(width)
-        if not self.update_exponent:
+        if self.update_exponent == 0 and self.hidden_learning_rate_multiplier == 1:
             return {"width_multipliers": None, "width_ratio": 1.0}
         try:
             base = shapes_at(self.base_width) if self.base_width > 1 else None

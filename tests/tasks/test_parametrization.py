@@ -169,6 +169,11 @@ def test_the_multipliers_of_tasks():
     assert relative.width_ratio == 4.0
     standard = tasks.get("digits-mlp", width=48, base_width=12)
     assert (standard.width_multipliers, standard.width_ratio) == (None, 1.0)
+    faster = tasks.get(
+        "digits-mlp", parametrization="sp(hidden_learning_rate_multiplier=4.0)"
+    )
+    assert faster.width_multipliers["layers"]["1"] == {"bias": 1.0, "kernel": 0.25}
+    assert faster.width_ratio == 1.0
     linear = tasks.get("digits-mlp", depth=0, parametrization="mup")
     assert set(jax.tree.leaves(linear.width_multipliers)) == {1.0}
 
