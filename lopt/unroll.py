@@ -230,8 +230,8 @@ class Unroll:
             runs, loss = self._train(runs, thetas, keys, data)
             return runs, losses.at[t].set(loss)
 
-        some = jax.tree.leaves(thetas)[0]
-        losses = _vary(jnp.zeros((longest, *some.shape[:2])), some)
+        copies = jax.tree.leaves(thetas)[0].shape[:2]
+        losses = _vary(jnp.zeros((longest, *copies)), keys)
         start = self._fresh(thetas, init_keys)
         _, losses = jax.lax.fori_loop(0, length, advance, (start, losses))
         steps = jnp.broadcast_to(jnp.arange(longest)[:, None], losses.shape[:2])
@@ -249,7 +249,7 @@ class Unroll:
             )(thetas)
 
         runs = jax.vmap(start)(thetas, keys)
-        return _vary(jax.tree.map(_strong, runs), jax.tree.leaves(thetas)[0])
+        return _vary(jax.tree.map(lambda leaf: _cast(leaf, leaf.dtype), runs), keys)
 
     def _begin(self, particles: Particle, thetas: Theta) -> Runs:
         """Runs at the start of a truncation: those without a step start from theta."""
@@ -302,8 +302,13 @@ class Unroll:
         (loss, model_state), grads = jax.value_and_grad(self.task.loss, has_aux=True)(
             params, model_state, batch, key
         )
-        updates, opt_state = optax.with_extra_args_support(self.transformation).update(
-            grads, self._hold(opt_state, theta), params, value=loss
+        held = self._hold(opt_state, theta)
+        updates, new_state = optax.with_extra_args_support(self.transformation).update(
+            grads, held, params, value=loss
+        )
+        # Some optimizers promote the dtype of bfloat16 moments at the first update.
+        opt_state = jax.tree.map(
+            lambda new, old: _cast(new, old.dtype), new_state, held
         )
         return (optax.apply_updates(params, updates), model_state, opt_state), loss
 
@@ -322,19 +327,19 @@ class Unroll:
 
 def _where(flags: jax.Array, yes: Any, no: Any) -> Any:
     """Of each particle, one tree or the other."""
-    chosen = jax.tree.map(lambda y, n: jax.vmap(jnp.where)(flags, y, n), yes, no)
-    return _vary(chosen, flags)
+    select = partial(jax.vmap(jax.lax.select), flags)
+    return jax.tree.map(select, yes, no)
 
 
-def _strong(leaf: jax.Array) -> jax.Array:
-    """Without a weak type, which a loop would lose at its second call."""
-    return jnp.asarray(leaf, leaf.dtype)
+def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
+    """`leaf` in that dtype, which is never weak; random keys stay what they are."""
+    return leaf if jnp.issubdtype(dtype, jax.dtypes.prng_key) else leaf.astype(dtype)
 
 
-def _vary(tree: Any, like: jax.Array) -> Any:
-    """`tree`, as varying over the devices of a `shard_map` as `like` is."""
-    flag = jnp.isfinite(like.ravel()[0])
-    # Unlike `jnp.where`, `select` does it to empty leaves too.
+def _vary(tree: Any, keys: jax.Array) -> Any:
+    """`tree`, as something that differs between devices, like the keys of particles."""
+    flag = jax.random.key_data(keys).ravel()[0] > 0
+    # Unlike `jnp.where`, `select` does not drop empty leaves from the graph.
     return jax.tree.map(lambda leaf: jax.lax.select(flag, leaf, leaf), tree)
 
 
