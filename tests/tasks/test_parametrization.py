@@ -275,6 +275,8 @@ def test_multipliers_scale_what_they_name(build, which):
         np.testing.assert_allclose(patches[0], 3 * patches[1], rtol=1e-4, atol=1e-5)
     else:
         np.testing.assert_allclose(scaled[name], 3 * plain[name], rtol=1e-5)
+    if build is mlp:  # ReLU layers without biases pass the factor on.
+        np.testing.assert_allclose(scaled["logits"], 3 * plain["logits"], rtol=1e-5)
     if which == "output":
         for other in plain.keys() - {"logits"}:
             np.testing.assert_allclose(scaled[other], plain[other], rtol=1e-5)
