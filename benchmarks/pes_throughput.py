@@ -63,7 +63,7 @@ class Ours:
             particles_at_once=particles_at_once,
         )
         self.carry = self.meta_step.start(theta, jax.random.key(1))
-        self.meta_step.compile(*self.carry)
+        self.meta_step.compile(self.carry)
         self.step = 0
 
     def rate(self, meta_steps: int) -> float:
@@ -71,7 +71,7 @@ class Ours:
         jax.block_until_ready(self.carry)
         start = time.perf_counter()
         for _ in range(meta_steps):
-            *self.carry, _ = self.meta_step(self.step, *self.carry)
+            self.carry, _ = self.meta_step(self.step, self.carry)
             self.step += 1
         jax.block_until_ready(self.carry)
         return meta_steps * RUNS * TRUNCATION / (time.perf_counter() - start)
@@ -161,7 +161,9 @@ def main(
             rates.setdefault(f"ours, {n} device{'s' * (n > 1)}", []).append(rate)
         for matmul in itertools.chain(*matmuls.values()):
             matmul.run()
-        for setting in PEER_SETTINGS if peer_python and peer_script else ():
+        for setting in PEER_SETTINGS:
+            if peer_python is None or peer_script is None:
+                continue
             rate = peer(peer_python, peer_script, setting)
             rates.setdefault(f"peer, {setting} steps per jit", []).append(rate)
     medians = {name: float(np.median(values)) for name, values in rates.items()}

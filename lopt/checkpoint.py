@@ -51,7 +51,8 @@ class Checkpoints:
         """Writes a pytree of arrays, and drops what is older than the last few."""
         if parallel.is_first_process():
             self._manifest(step).unlink(missing_ok=True)
-        ocp.save(self._path(step), jax.tree.map(_unless_empty, state), overwrite=True)
+        saved = jax.tree.map(_unless_empty, state)
+        ocp.save(str(self._path(step)), saved, overwrite=True)
         if parallel.is_first_process():
             manifest = {
                 "format": FORMAT,
@@ -92,7 +93,7 @@ class Checkpoints:
                     f"from step {step}",
                     stacklevel=2,
                 )
-            loaded = ocp.load(self._path(step), jax.tree.map(_abstract, like))
+            loaded = ocp.load(str(self._path(step)), jax.tree.map(_abstract, like))
             parallel.wait_for_processes(f"restore {step}")
             return step, jax.tree.map(lambda x, y: x if y is None else y, like, loaded)
         if damage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-from typing import Any
+from typing import Any, Literal
 
 from lopt.estimators import (
     PES,
@@ -96,7 +96,9 @@ class MetaTrainConfig:
     """Inner losses above it count as it."""
 
 
-def _preset(parametrization: str, widths: tuple[int, ...]) -> MetaTrainConfig:
+def _preset(
+    parametrization: Literal["mup", "sp"], widths: tuple[int, ...]
+) -> MetaTrainConfig:
     overrides = ("depth=3", "batch_size=64", f"parametrization={parametrization}")
     return MetaTrainConfig(
         architecture=SmallFC(parametrization=parametrization),

@@ -11,10 +11,8 @@ import jax
 from lopt import parallel
 from lopt.checkpoint import Checkpoints
 from lopt.interruption import Interruption
-from lopt.meta_step import MetaState, MetaStep
+from lopt.meta_step import Carry, MetaStep
 from lopt.progress import Log
-
-Carry = tuple[MetaState, list[Any]]
 
 # Meta-steps between two questions to other processes whether one was interrupted.
 _AGREE_EVERY = 16
@@ -58,7 +56,7 @@ class Loop:
                     self._evaluate(step, carry)
                 if step % self.checkpoint_every == 0:
                     self._save(step, carry, steps)
-                *carry, metrics = self.meta_step(step, *carry)
+                carry, metrics = self.meta_step(step, carry)
                 names = [self.names[i] for i in self.meta_step.tasks(step)]
                 self.log.add(step + 1, names, metrics)
             self._evaluate(steps.stop, carry)
@@ -74,7 +72,7 @@ class Loop:
     def _evaluate(self, step: int, carry: Carry) -> None:
         if self.evaluate is not None:
             self.log.flush()
-            self.log.add_evaluation(step, self.evaluate(carry[0].theta))
+            self.log.add_evaluation(step, self.evaluate(carry.state.theta))
             self.log.resume_clock()
 
     def _save(self, step: int, carry: Carry, steps: range) -> None:

@@ -43,6 +43,18 @@ class MetaState(NamedTuple):
     skipped_in_a_row: jax.Array
 
 
+class Carry(NamedTuple):
+    """All that a meta-step takes over from the one before it.
+
+    Attributes:
+      state: the same on every device.
+      particles: the estimator's state for each task, its leading axis sharded.
+    """
+
+    state: MetaState
+    particles: list[Any]
+
+
 class Metrics(NamedTuple):
     """What is known of a meta-step after it.
 
@@ -116,8 +128,8 @@ class MetaStep:
             return range(len(self._unrolls))
         return range(step % len(self._unrolls), step % len(self._unrolls) + 1)
 
-    def start(self, theta: Theta, key: jax.Array) -> tuple[MetaState, list[Any]]:
-        """The state before the first meta-step, and the particles of each task."""
+    def start(self, theta: Theta, key: jax.Array) -> Carry:
+        """What the first meta-step takes."""
         replicated = NamedSharding(self._mesh, P())
 
         def make_state(theta, key):
@@ -133,11 +145,12 @@ class MetaStep:
             jax.jit(self._start_task(i))(state.theta, state.key, data)
             for i, data in enumerate(self._data)
         ]
-        return state, particles
+        return Carry(state, particles)
 
-    def compile(self, state: MetaState, particles: list[Any]) -> None:
+    def compile(self, carry: Carry) -> None:
         """Compiles every program for arrays such as these."""
         began = time.perf_counter()
+        state, particles = carry
         advance = [
             jax.jit(self._advance_task(i), donate_argnums=2).lower(
                 state.theta, self._run(state), *arguments
@@ -159,18 +172,16 @@ class MetaStep:
             )
         self.compile_seconds = time.perf_counter() - began
 
-    def __call__(
-        self, step: int, state: MetaState, particles: list[Any]
-    ) -> tuple[MetaState, list[Any], Metrics]:
-        """Makes meta-step `step`; state and particles are donated."""
-        particles, shares = list(particles), []
+    def __call__(self, step: int, carry: Carry) -> tuple[Carry, Metrics]:
+        """Makes meta-step `step`; the carry is donated."""
+        state, particles, shares = carry.state, list(carry.particles), []
         for i in self.tasks(step):
             particles[i], share = self._advance_programs[i](
                 state.theta, self._run(state), particles[i], self._data[i]
             )
             shares.append(share)
         state, metrics = self._move_program(state, self._reduce_program(shares))
-        return state, particles, metrics
+        return Carry(state, particles), metrics
 
     def _run(self, state: MetaState) -> tuple[jax.Array, jax.Array, jax.Array]:
         return state.key, state.step, self._num_groups
@@ -244,8 +255,8 @@ class MetaStep:
             meta_loss=meta_loss,
             grad_norm=optax.tree.norm(gradient),
             learning_rate=_learning_rate(opt_state),
-            num_steps=sum(e.num_steps for e in estimates),
-            num_nonfinite=sum(e.num_nonfinite for e in estimates),
+            num_steps=jnp.stack([e.num_steps for e in estimates]).sum(),
+            num_nonfinite=jnp.stack([e.num_nonfinite for e in estimates]).sum(),
             num_skipped=state.num_skipped,
             skipped_in_a_row=state.skipped_in_a_row,
         )

@@ -212,7 +212,7 @@ def meta_train(
     start, carry = 0, meta_step.start(theta, run_key)
     if checkpoints and resume:
         start, carry = checkpoints.restore(carry) or (start, carry)
-    meta_step.compile(*carry)
+    meta_step.compile(carry)
     log = Log(
         steps,
         start=start,
@@ -232,9 +232,9 @@ def meta_train(
             evaluate,
             evaluation.every if evaluation else steps,
         )
-        stop, (state, _) = loop.run(carry, range(start, steps))
+        stop, carry = loop.run(carry, range(start, steps))
     result = MetaTraining(
-        hyperparams=jax.device_get(state.theta),
+        hyperparams=jax.device_get(carry.state.theta),
         records=log.records,
         evaluations=log.evaluations,
         steps=stop,

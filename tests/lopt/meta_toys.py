@@ -111,7 +111,7 @@ class ToyES:
             {"learning_rate": gradient.sum()},
             loss.sum(),
             jnp.int32(num_steps),
-            broken.astype(jnp.int32),
+            broken * jnp.int32(len(indices)),
         )
 
 

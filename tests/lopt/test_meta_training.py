@@ -113,7 +113,7 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted():
     bad = ~np.isfinite(history["grad_norm"])
     assert 3 < bad.sum() < 20
     np.testing.assert_array_equal(history["skipped"], np.cumsum(bad))
-    np.testing.assert_array_equal(history["num_nonfinite"], bad)
+    np.testing.assert_array_equal(history["num_nonfinite"], 8 * bad)
     assert np.isfinite(result.hyperparams["learning_rate"])
     assert result.hyperparams["learning_rate"] != np.float32(0.1)
 
@@ -186,9 +186,8 @@ def test_each_program_is_compiled_once(monkeypatch):
     monkeypatch.setattr(
         jax.stages.Lowered, "compile", lambda x: compiled.append(x) or compile_(x)
     )
-    with jax.log_compiles(False):
-        train(8, tasks=family(3, 4))
-    assert len(compiled) == 3
+    train(8, tasks=family(3, 4))
+    assert len(compiled) == 4  # Of each task, the reduction, and what moves theta.
 
 
 def interrupt_at(monkeypatch, step):

@@ -54,7 +54,7 @@ def test_sums_travel_in_one_reduction():
 @pytest.mark.parametrize("round_robin", [False, True])
 def test_a_meta_step_communicates_once(round_robin):
     step = meta_step(8, round_robin=round_robin)
-    step.compile(*step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0)))
+    step.compile(step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0)))
     of_tasks = [program.as_text() for program in step._advance_programs]
     assert [collectives(text) for text in of_tasks] == [0, 0]
     assert collectives(step._reduce_program.as_text()) == 1
@@ -91,8 +91,8 @@ def test_the_caller_keeps_its_theta():
     theta = {"learning_rate": jnp.float32(0.1)}
     step = meta_step(2)
     carry = step.start(theta, jax.random.key(0))
-    step.compile(*carry)
-    step(0, *carry)
+    step.compile(carry)
+    step(0, carry)
     assert float(theta["learning_rate"]) == np.float32(0.1)
 
 
