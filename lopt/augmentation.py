@@ -96,13 +96,13 @@ def rescale_weights(
         value, inner = unscaled(task.loss)(params, model_state, batch, key)
         return value, Rescaled(model_state.scale, inner)
 
-    has_preactivations = task.preactivations is not None
+    preactivations = task.preactivations and unscaled(task.preactivations)
     return dataclasses.replace(
         task,
         init=init,
         loss=loss,
         evaluate=unscaled(task.evaluate),
-        preactivations=unscaled(task.preactivations) if has_preactivations else None,
+        preactivations=preactivations,
         metadata={
             **task.metadata,
             "augmentation": {"rescale_weights": [low, high], "per": per},

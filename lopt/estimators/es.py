@@ -21,7 +21,7 @@ from lopt.estimators.base import (
     weighted_sum,
 )
 from lopt.keys import particle_keys, split_keys
-from lopt.unroll import Particle, Unroll
+from lopt.unroll import Particle, Runs, Unroll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TruncatedES:
         noise_keys, run_keys = split_keys(particle_keys(key, indices))
         noise = perturbations(noise_keys, theta, self.std)
         thetas = antithetic(theta, noise)
-        doubled = jax.tree.map(partial(jnp.repeat, repeats=2, axis=1), state.runs)
+        doubled: Runs = jax.tree.map(partial(jnp.repeat, repeats=2, axis=1), state.runs)
         pairs, trajectory = unroll.run(
             lambda episode: thetas,
             Particle(*doubled, state.step, state.length),
@@ -95,7 +95,7 @@ class TruncatedES:
             data,
             self.truncation_length,
         )
-        positive = jax.tree.map(lambda leaf: leaf[:, :1], pairs.runs)
+        positive: Runs = jax.tree.map(lambda leaf: leaf[:, :1], pairs.runs)
         difference = mean_difference(trajectory.loss, trajectory.mask)
         gradient = es_gradient(difference, noise, std=self.std, sign=self.sign)
         state = Particle(*positive, pairs.step, pairs.length)
