@@ -1,5 +1,6 @@
 """Learned optimizers, and the meta-training of anything with hyper-parameters."""
 
+from lopt.augmentation import rescale_weights as rescale_weights
 from lopt.base import LearnedOptimizer as LearnedOptimizer
 from lopt.estimators import PES as PES
 from lopt.estimators import FullES as FullES

@@ -113,7 +113,12 @@ class Unroll:
         if not hasattr(self.transformation, "update"):
             raise ValueError(
                 "transformation must be an optax.GradientTransformation, got "
-                f"{type(self.transformation).__name__}"
+                f"{self.transformation!r}"
+            )
+        if not hasattr(self.schedule, "sample"):
+            raise ValueError(
+                "schedule must be a lopt.Constant or a lopt.LogUniform, got "
+                f"{self.schedule!r}"
             )
         door.get(jax.eval_shape(self.transformation.init, self._shapes[0]))
         key = jax.random.key(0)

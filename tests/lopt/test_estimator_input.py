@@ -66,6 +66,7 @@ def test_options_are_checked(make, message):
     [
         ({"transformation": optax.adam(1e-3)}, "exactly one field `hyperparams`"),
         ({"transformation": optax.adam}, "must be an optax.GradientTransformation"),
+        ({"schedule": 100}, r"schedule must be a lopt.Constant or .*, got 100"),
         ({"meta_split": "test"}, r"no split 'test'; it has \['train', 'valid'\]"),
         ({"nonfinite_loss": np.inf}, "nonfinite_loss must be a finite number > 0"),
         ({"max_loss": -1.0}, "max_loss must be a finite number > 0, got -1.0"),
