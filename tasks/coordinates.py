@@ -82,18 +82,14 @@ class CoordinateCheck:
     def table(self) -> str:
         """The slopes as a Markdown table, those that fail in bold, under a verdict."""
         widths = ", ".join(map(str, self.widths))
-        cells = [
-            [
-                "-" if np.isnan(s) else f"**{s:.2f}**" if w else f"{s:.2f}"
-                for s, w in row
-            ]
-            for row in np.dstack([self.slopes, self._wrong()]).swapaxes(0, 1)
-        ]
         rows = [
             ["layer", "start", *(f"step {step}" for step in self.steps)],
             ["---", *["---:"] * (1 + len(self.steps))],
-            *([layer, *row] for layer, row in zip(self.layers, cells, strict=True)),
         ]
+        for layer, *column in zip(
+            self.layers, self.slopes.T, self._wrong().T, strict=True
+        ):
+            rows.append([layer, *(_cell(*pair) for pair in zip(*column, strict=True))])
         return "\n".join(
             [
                 f"{self._title}, slopes over the widths {widths}",

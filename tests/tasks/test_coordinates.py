@@ -25,7 +25,7 @@ def linear(width, growth=0.0):
     def preactivations(params, model_state, batch):
         return {
             "units": batch * params["unit"][None],
-            "readout": params["readout"][None] * (1 + batch),
+            "readout": params["readout"][None] * batch + jnp.array([[0.0, 3.0]]),
         }
 
     def loss(params, model_state, batch, key):
@@ -34,7 +34,7 @@ def linear(width, growth=0.0):
 
     return Task(
         name=f"linear(width={width})",
-        init=lambda key: ({"unit": jnp.ones(width), "readout": jnp.zeros(1)}, ()),
+        init=lambda key: ({"unit": jnp.ones(width), "readout": jnp.zeros(2)}, ()),
         loss=loss,
         sample=lambda data, key: data,
         evaluate=lambda *_: {"loss": jnp.zeros(())},
@@ -69,7 +69,7 @@ def test_seeds_count_by_their_squares():
 
         def init(key):
             x = 1 + jax.random.randint(key, (), 0, 100).astype(jnp.float32)
-            return {"unit": x * jnp.ones(width), "readout": jnp.zeros(1)}, scale
+            return {"unit": x * jnp.ones(width), "readout": jnp.zeros(2)}, scale
 
         def preactivations(params, model_state, batch):
             return {"units": batch * params["unit"][None], "readout": batch}
