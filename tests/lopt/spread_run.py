@@ -9,6 +9,7 @@ import optax
 from meta_toys import quadratic
 
 import lopt
+import tasks
 from lopt import parallel
 from lopt.estimators.pes import PES
 from lopt.meta_step import MetaStep
@@ -22,7 +23,7 @@ def run(mesh, **options):
     return lopt.meta_train(
         optax.inject_hyperparams(optax.adam)(learning_rate=0.03, b1=0.9),
         {"learning_rate": 0.03, "b1": 0.8},
-        quadratic(dim=16),
+        tasks.get("digits-mlp", width=16, depth=2, batch_size=16),
         PES(8, 0.01, 6),
         steps=STEPS,
         schedule=LogUniform(4, 20, 5),

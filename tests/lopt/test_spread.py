@@ -1,4 +1,7 @@
-"""One device, eight, and two processes of four meta-train the same theta."""
+"""One device, eight, and two processes of four meta-train the same theta.
+
+On a CPU it is the same to the last bit; see `lopt.groups`.
+"""
 
 import json
 import os
@@ -25,11 +28,11 @@ def on_one_device():
 def same(theta, other):
     assert theta.keys() == other.keys()
     for name in theta:
-        np.testing.assert_allclose(theta[name], other[name], rtol=1e-6, atol=0)
+        np.testing.assert_array_equal(theta[name], other[name])
 
 
 def test_meta_training_moves_theta(on_one_device):
-    assert abs(on_one_device["learning_rate"] - 0.03) > 0.01
+    assert abs(on_one_device["learning_rate"] - 0.03) > 0.001
     assert abs(on_one_device["b1"] - 0.8) > 0.001
 
 
