@@ -14,8 +14,14 @@ import jax.numpy as jnp
 
 # Numbers of a leaf: on a CPU what the network makes of them fits the second-level
 # cache; elsewhere it is a few hundred megabytes, and long enough to fill the device.
-CPU_BLOCK = 1 << 14
+CPU_BLOCK = 1 << 13
 BLOCK = 1 << 20
+
+
+def sharers() -> int:
+    """How many devices may hold a leaf between them: one, inside `jax.shard_map`."""
+    local = jax.sharding.get_abstract_mesh().are_all_axes_manual
+    return 1 if local else jax.device_count()
 
 
 class _Plan(NamedTuple):
@@ -35,7 +41,7 @@ def _plan(shape: Sequence[int], limit: int) -> _Plan | None:
         return None
     plans = []
     for axis, length in enumerate(shape):
-        slabs = math.gcd(length, jax.device_count())
+        slabs = math.gcd(length, sharers())
         slab, finest = length // slabs, size // length * slabs
         wanted = min(max(limit // finest, 1), slab)
         rows = next(

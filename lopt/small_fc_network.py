@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from lopt import accumulators
 from lopt.accumulators import Accumulators
-from lopt.blocks import map_blocks, sum_blocks
+from lopt.blocks import map_blocks, sharers, sum_blocks
 
 TIME_SCALES = (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)
 
@@ -59,6 +59,10 @@ def _perceptron(
     network: Network, first: jax.Array, features: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Direction and log-magnitude, each of the shape of the leaf."""
+    shape = features.shape[1:]
+    if sharers() == 1:
+        # Simpler loops on a CPU; but an axis that is sharded could not be merged.
+        features = features.reshape(len(features), -1)
 
     def column(bias):
         return bias.reshape(-1, *[1] * (features.ndim - 1))
@@ -67,7 +71,7 @@ def _perceptron(
     hidden = jax.nn.relu(_dense(first, features) + column(network.bias))
     hidden = jax.nn.relu(_dense(w1, hidden) + column(b1))
     out = _dense(w2, hidden) + column(b2)
-    return out[0], out[1]
+    return out[0].reshape(shape), out[1].reshape(shape)
 
 
 def _features(grad, param, momenta, second, by_grad, by_momentum, averages, eps):

@@ -11,7 +11,7 @@ import pytest
 import small_fc_reference as reference
 
 import lopt
-from lopt import blocks
+from lopt import blocks, small_fc_network
 
 SHAPES = {
     "scalar": (),
@@ -52,19 +52,22 @@ def theta():
     return treedef.unflatten(moved)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def update(architecture, limit, theta, grads, state, params):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def update(architecture, limit, sharers, theta, grads, state, params):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "CPU_BLOCK", limit)
+        for module in (blocks, small_fc_network):
+            patch.setattr(module, "sharers", lambda: sharers)
         return architecture.transform(theta).update(grads, state, params)
 
 
-def run(architecture, theta, params, gradients, limit=blocks.CPU_BLOCK):
-    """All updates, and the last state; `limit` is the size of blocks."""
+def run(architecture, theta, params, gradients, limit=blocks.CPU_BLOCK, sharers=8):
+    """All updates and the last state, with blocks of a size, for so many devices."""
     state = architecture.transform(theta).init(params)
     steps = []
     for grads in gradients:
-        updates, state = update(architecture, limit, theta, grads, state, params)
+        arguments = (theta, grads, state, params)
+        updates, state = update(architecture, limit, sharers, *arguments)
         params = optax.apply_updates(params, updates)
         steps.append(updates)
     return steps, state
@@ -96,9 +99,10 @@ LOUD = dict(step_multiplier=0.3, exp_multiplier=0.5)
 GRADIENTS = [draw(seed, 10.0 ** (seed - 4)) for seed in range(3, 7)]
 
 
-def test_naive_equals_fused(theta):
+@pytest.mark.parametrize("sharers", [1, 8])
+def test_naive_equals_fused(theta, sharers):
     params = draw(2)
-    steps, _ = run(lopt.small_fc(**LOUD), theta, params, GRADIENTS)
+    steps, _ = run(lopt.small_fc(**LOUD), theta, params, GRADIENTS, sharers=sharers)
     wanted = expected(theta, params, GRADIENTS, step=0.3, exp=0.5)
     assert_steps_close(steps, wanted)
 
