@@ -131,6 +131,7 @@ def test_damage_is_named_and_the_last_good_one_is_found(saved, damage, message):
     assert step == 5
     assert "00000010 is damaged" in str(warned[0].message)
     assert bits(restored) == bits(state(5))
+    assert saved.steps() == [5]
     saved.save(10, state(10))  # The damaged one is in nobody's way.
     assert saved.restore(state())[0] == 10
 
