@@ -151,11 +151,11 @@ class Log:
                 record = json.loads(line)
             except ValueError:
                 continue  # The line that was being written when the run was killed.
-            if record["step"] <= start:
-                known = self.records if "meta_loss" in record else self.evaluations
-                known.append(
-                    {k: math.nan if v is None else v for k, v in record.items()}
-                )
+            record = {k: math.nan if v is None else v for k, v in record.items()}
+            if "meta_loss" in record and record["step"] <= start:
+                self.records.append(record)
+            elif "meta_loss" not in record and record["step"] < start:
+                self.evaluations.append(record)  # That of `start` is made again.
 
     def _rewritten(self, path: pathlib.Path) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The outer loop: what it learns, records, skips, keeps and takes up again."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -207,7 +208,7 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_bit_for_bit_the_same(
     kept = {
         "checkpoint_dir": tmp_path / "checkpoints",
         "metrics_file": tmp_path / "metrics.jsonl",
-        "checkpoint_every": 5,
+        "checkpoint_every": 4,
         "tasks": family(3, 4),
         "evaluation": lopt.HeldOut(quadratic(), 4, 2, 1),
     }
@@ -218,6 +219,8 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_bit_for_bit_the_same(
             train(20, **kept)
     assert "interrupted after meta-step 8, saved in" in str(e.value)
     assert len(e.value.result.records) == e.value.result.steps == 8
+    shutil.rmtree(tmp_path / "checkpoints/00000008")
+    (tmp_path / "checkpoints/00000008.json").unlink()
     resumed = train(20, resume=True, **kept)
     assert resumed.hyperparams == whole.hyperparams
     for name in ("step", "meta_loss", "grad_norm"):
