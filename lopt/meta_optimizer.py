@@ -25,8 +25,8 @@ class MetaAdamW:
 
     Example:
       >>> schedule = MetaAdamW().schedule(5000)
-      >>> [f"{schedule(step):.1e}" for step in (0, 100, 4900, 5000)]
-      ['3.0e-10', '3.0e-03', '1.0e-03', '1.0e-03']
+      >>> [f"{schedule(step):.1e}" for step in (50, 100, 4900, 5000)]
+      ['1.5e-03', '3.0e-03', '1.0e-03', '1.0e-03']
     """
 
     peak_learning_rate: float = 3e-3

@@ -26,8 +26,8 @@ def particle_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
       devices: by default all devices, of all processes.
 
     Example:
-      >>> particle_mesh(jax.devices()[:1]).shape
-      OrderedDict({'particles': 1})
+      >>> particle_mesh(jax.devices()[:1]).axis_names
+      ('particles',)
     """
     chosen = np.asarray(jax.devices() if devices is None else list(devices))
     return Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,))
