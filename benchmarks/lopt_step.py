@@ -19,6 +19,7 @@ import pathlib
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +31,16 @@ import tyro
 import lopt
 
 TREES = {"1M": (4, 512), "4M": (4, 1024)}
-MLP = [(64, 32), (32,), (32, 32), (32,), (32, 32), (32,), (32, 10), (10,)]
+MLP: list[tuple[int, ...]] = [
+    (64, 32),
+    (32,),
+    (32, 32),
+    (32,),
+    (32, 32),
+    (32,),
+    (32, 10),
+    (10,),
+]
 PARTICLES, SCAN = 16, 20
 
 
@@ -87,11 +97,11 @@ def on_matrices(name: str, which: str) -> Timed:
 def on_particles(name: str) -> Timed:
     tx = OPTIMIZERS[name]()
 
-    def several(x):
+    def several(x: jax.Array) -> jax.Array:
         return jnp.stack([x * (1 + 0.01 * i) for i in range(PARTICLES)])
 
-    params = jax.tree.map(several, tree(MLP))
-    state = jax.vmap(tx.init)(params)
+    params = [several(x) for x in tree(MLP)]
+    state: Any = jax.vmap(tx.init)(params)
     if name == "small_fc":
         theta = jax.tree.map(lambda x: several(x[0]), state.hyperparams)
         state = state._replace(hyperparams=theta)
@@ -106,10 +116,10 @@ def on_particles(name: str) -> Timed:
     return Timed(steps, params, state, grads, SCAN)
 
 
-def peer(python: pathlib.Path, script: pathlib.Path, which: str) -> dict[str, float]:
+def peer(command: Sequence[Any], which: str) -> dict[str, float]:
     """Median seconds per update of the peer and of its `optax.adamw`."""
     number, side = TREES[which]
-    command = [python, script, "--tensors", number, "--side", side, "--n", 7]
+    command = [*command, "--tensors", number, "--side", side, "--n", 7]
     done = subprocess.run(
         list(map(str, command)), check=True, capture_output=True, text=True
     )
@@ -118,7 +128,9 @@ def peer(python: pathlib.Path, script: pathlib.Path, which: str) -> dict[str, fl
     return {name: printed[key]["median_s"] for key, name in names.items()}
 
 
-def measure(which: str, rounds: int, repeats: int, peer_command) -> dict[str, Any]:
+def measure(
+    which: str, rounds: int, repeats: int, peer_command: Sequence[Any]
+) -> dict[str, Any]:
     """A row per optimizer; everything takes turns in every round."""
     steps = {
         name: on_particles(name) if which not in TREES else on_matrices(name, which)
@@ -132,8 +144,8 @@ def measure(which: str, rounds: int, repeats: int, peer_command) -> dict[str, An
         for _ in range(repeats):
             for step in steps.values():
                 step.run()
-        if peer_command and which in TREES:
-            for name, seconds in peer(*peer_command, which).items():
+        if peer_command[0] and which in TREES:
+            for name, seconds in peer(peer_command, which).items():
                 peers.setdefault(name, []).append(seconds)
     count = steps["small_fc"].parameters
     rows: dict[str, Any] = {
@@ -163,7 +175,7 @@ def main(
     """Prints the table and writes it to `out` as JSON."""
     if (peer_python is None) != (peer_script is None):
         raise SystemExit("give --peer-python and --peer-script, or neither")
-    peer_command = (peer_python, peer_script) if peer_python else None
+    peer_command = (peer_python, peer_script)
     device = jax.devices()[0]
     record: dict[str, Any] = {
         "command": "python -m benchmarks.lopt_step",

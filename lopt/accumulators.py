@@ -167,26 +167,22 @@ def _average(old, new, rates):
 
 
 def factors(
-    row: jax.Array, col: jax.Array, eps: float = 1e-9
+    row: jax.Array, col: jax.Array, second: int, eps: float = 1e-9
 ) -> tuple[jax.Array, jax.Array]:
     """What to multiply a gradient of rank 2 or more with, by row and by column.
 
     Args:
       row: with length 1 along the largest axis.
       col: with length 1 along the second largest axis.
+      second: the second largest axis.
       eps: added to a mean, and the least value under a root.
 
     Returns:
       1/sqrt(row / mean(row)) and 1/sqrt(col), which broadcast against the gradient.
     """
-    second, _ = _axes_of(row, col)
     mean = row.mean(second, keepdims=True)
     relative = jnp.maximum(row / (mean + eps), eps)
     return jax.lax.rsqrt(relative), jax.lax.rsqrt(jnp.maximum(col, eps))
-
-
-def _axes_of(row, col):
-    return factored_axes(jnp.broadcast_shapes(row.shape, col.shape))
 
 
 def leaves(accumulators: Accumulators, treedef: Any) -> list[Accumulators]:

@@ -66,6 +66,6 @@ def mulo(
             f"pretrained is {os.fspath(pretrained)!r}, of another architecture than "
             f"small_fc: {error}."
         ) from error
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     architecture = dataclasses.replace(trained, **given)
     return architecture.transform(theta, width_multipliers=width_multipliers)

@@ -177,7 +177,7 @@ class SmallFC:
             new.append(leaf)
             steps.append(self._leaf_update(network, grad, param, leaf, multiplier))
         state = SmallFCState(
-            count=optax.safe_increment(state.count),
+            count=jnp.asarray(optax.safe_increment(state.count)),
             hyperparams=state.hyperparams,
             accumulators=accumulators.unflatten(new, state.accumulators, treedef),
         )
@@ -188,7 +188,7 @@ class SmallFC:
             return jnp.zeros_like(param)
         dtype = grad.dtype
         step = unit_step(
-            optax.tree.cast(network, dtype),
+            jax.tree.map(lambda x: x.astype(dtype), network),
             grad,
             jnp.asarray(param, dtype),
             new,

@@ -127,12 +127,13 @@ def unit_step(
 ) -> jax.Array:
     """Gives d exp(l2 h) for every number of a leaf; `eps` scales every epsilon."""
     arrays = [grad, param, *new.momenta, *new.second_moments, *new.rows]
-    if grad.ndim < 2:
+    axes = accumulators.factored_axes(grad.shape)
+    if axes is None:
         first, of_leaf = network.vector, _vector_features
     else:
         first, of_leaf = network.matrix, _matrix_features
         pairs = zip(new.rows, new.cols, strict=True)
-        factors = [accumulators.factors(*pair, eps=eps * 1e-9) for pair in pairs]
+        factors = [accumulators.factors(*pair, axes[0], eps * 1e-9) for pair in pairs]
         arrays += [*new.cols, *itertools.chain(*zip(*factors, strict=True))]
     features = functools.partial(of_leaf, eps)
 

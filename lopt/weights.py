@@ -66,7 +66,8 @@ def save_pretrained(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            np.savez(file, **{_HEADER: np.array(text)}, **arrays)
+            entries: dict[str, Any] = {_HEADER: np.array(text), **arrays}
+            np.savez(file, **entries)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
