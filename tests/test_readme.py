@@ -9,7 +9,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_python_blocks_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     exec(compile("\n".join(blocks), "README.md", "exec"), {})
 
 
