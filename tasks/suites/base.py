@@ -35,8 +35,18 @@ class Entry:
 
     @property
     def task_name(self) -> str:
-        """The task's name, without building it."""
-        return self.task if isinstance(self.task, str) else self.task.name
+        """The task's name with overrides, without building it.
+
+        Example:
+          >>> Entry("digits-mlp", overrides={"width": 32}).task_name
+          'digits-mlp(width=32)'
+        """
+        if isinstance(self.task, Task):
+            return self.task.name
+        if not self.overrides:
+            return self.task
+        given = ", ".join(f"{k}={v!r}" for k, v in sorted(self.overrides.items()))
+        return f"{self.task}({given})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +66,14 @@ class Suite:
     baseline: str = "adamw"
 
     def only(self, task_names: Sequence[str]) -> Suite:
-        """The suite restricted to some tasks; unknown ones come without optimizers."""
-        known = {entry.task_name: entry for entry in self.entries}
-        chosen = tuple(known.get(name) or Entry(task=name) for name in task_names)
-        return dataclasses.replace(self, entries=chosen)
+        """The suite restricted to some tasks; unknown ones come without optimizers.
+
+        Args:
+          task_names: names as `Entry.task_name` gives them, or without overrides, which
+            means all entries of that task.
+        """
+        chosen = []
+        for name in task_names:
+            found = [e for e in self.entries if name in (e.task_name, e.task)]
+            chosen += found or [Entry(task=name)]
+        return dataclasses.replace(self, entries=tuple(chosen))
