@@ -13,6 +13,8 @@ import pytest
 from inner_toys import follow, quadratic, sgd, task
 
 from lopt.estimators import PES, FullES, NoiseReuseES, TruncatedBackprop, TruncatedES
+from lopt.estimators.base import perturbations
+from lopt.keys import particle_keys, split_keys
 from lopt.truncation import Constant
 from lopt.unroll import Unroll
 
@@ -148,6 +150,19 @@ def test_truncated_es_is_biased_to_the_truncation():
     check_means(found, expected(newest))
     # In these calls, earlier truncations of the run matter.
     assert np.all(deviations(found, expected(everything))[[1, 3, 4]] > 8)
+
+
+def test_truncated_es_goes_on_from_the_positive_run():
+    unroll = Unroll(quadratic(), sgd(), Constant(LENGTH))
+    theta = {"learning_rate": jnp.float32(RATE)}
+    key, indices = jax.random.key(3), jnp.arange(2)
+    args = key, indices, {"train": unroll.task.data["train"]}
+    state = TRUNCATED.init(unroll, theta, *args)
+    state, _ = TRUNCATED.estimate(unroll, theta, state, *args)
+    noise_keys, _ = split_keys(particle_keys(key, indices))
+    noise = perturbations(noise_keys, theta, STD)["learning_rate"]
+    found = state.params["x"][:, 0, 0]
+    np.testing.assert_allclose(found, (1 - RATE - noise) ** TRUNCATION, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ def test_lengths_are_log_uniform():
     # P(length < n) = ln(n / 10) / ln(100), exactly, because lengths are rounded down.
     bounds = np.array([11, 20, 50, 100, 300, 900])
     shares = (lengths[:, None] < bounds).mean(axis=0)
-    error = 4 * np.sqrt(0.25 / len(lengths))
-    np.testing.assert_allclose(shares, np.log(bounds / 10) / np.log(100), atol=error)
+    expected = np.log(bounds / 10) / np.log(100)
+    error = np.sqrt(expected * (1 - expected) / len(lengths))
+    assert np.all(np.abs(shares - expected) < 4 * error)
 
 
 @pytest.mark.parametrize("n", [1, 3, 7, 29, 1000])

@@ -316,8 +316,9 @@ def test_only_a_restart_pays_for_the_initialisation():
         if eqn.primitive.name == "scan" and "cond" in str(eqn.params["jaxpr"])
     ]
     shape = "f32[4,3]"  # of the initial parameters of all particles
-    draws = [eqn.primitive.name for eqn in loop.eqns if shape in str(eqn)]
-    assert draws == ["cond"]
+    (branch,) = [eqn for eqn in loop.eqns if shape in str(eqn)]
+    assert branch.primitive.name == "cond"
+    assert branch.invars[0] in [var for eqn in loop.eqns for var in eqn.outvars]
 
 
 def test_whole_runs_share_their_length():
