@@ -62,7 +62,8 @@ class Ours:
             mesh,
             particles_at_once=particles_at_once,
         )
-        self.carry = self.meta_step.start(theta, jax.random.key(1))
+        start = self.meta_step.start(theta, jax.random.key(1))
+        self.carry = self.meta_step.split(start)
         self.meta_step.compile(self.carry)
         self.step = 0
 

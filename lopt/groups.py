@@ -1,72 +1,56 @@
-"""Particles in groups, one after the other, compiled alike for any number of groups.
+"""Particles in groups of one size, whatever the number of devices.
 
-An antithetic difference cancels most digits of two losses, so that what is left depends
-on how a compiler rounds, and that depends on the shapes it sees. Here the loop's body
-never sees how many groups a device has: not in its trip count, which is an argument of
-the program, nor in the shape of a single one, which gets company.
+An antithetic difference cancels most digits of two losses, so what is left depends on
+how a compiler rounds, and that depends on the shapes it sees. A program that advances
+one group on every device sees the same shapes on any number of them; a device with more
+particles calls it more often. (A single device may still round otherwise than several,
+for which XLA partitions, and then simplifies, in a pipeline of its own.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from lopt import parallel
+from lopt.parallel import AXIS
 
 Tree = Any
-_map = jax.tree.map
 
 
-def map_groups(
-    function: Callable[[Tree, jax.Array], tuple[Tree, Tree]],
-    state: Tree,
-    indices: jax.Array,
-    size: int,
-    num_groups: jax.Array,
-) -> tuple[Tree, Tree]:
-    """Applies a function to each group of particles; inside `over_particles`.
+@partial(jax.jit, static_argnames=("num_groups", "mesh"))
+def split(tree: Tree, num_groups: int, mesh: Mesh) -> list[Tree]:
+    """Groups of the particles of each device, leaves (devices · size, ...).
 
     Args:
-      function: `(state, indices) -> (state, result)` of a group.
-      state: leaves (particles, ...).
-      indices: int32 (particles,).
-      size: particles in a group; divides their number.
-      num_groups: int32; the number of particles over `size`, as an argument of the
-        program, lest it be folded.
-
-    Returns:
-      The state of all particles, and the results, each leaf (groups, ...).
+      tree: leaves (particles, ...), sharded over the mesh.
+      num_groups: groups on a device; divides the number of its particles.
+      mesh: the devices.
     """
-    known = len(indices) // size
-    groups, indices = _split((state, indices), size)
-    if known == 1:
-        groups, indices = _map(lambda x: jnp.concatenate([x, x]), (groups, indices))
 
-    def apply(i, groups):
-        return function(*_map(lambda x: _row(x, i), (groups, indices)))
+    def local(tree):
+        return [
+            jax.tree.map(lambda x: jnp.split(x, num_groups)[i], tree)  # noqa: B023
+            for i in range(num_groups)
+        ]
 
-    def body(i, carry):
-        return _map(
-            lambda x, row: jax.lax.dynamic_update_index_in_dim(x, row, i, 0),
-            carry,
-            apply(i, carry[0]),
-        )
-
-    results = _map(
-        lambda x: parallel.vary(jnp.zeros((len(indices), *x.shape), x.dtype)),
-        jax.eval_shape(apply, 0, groups)[1],
+    return parallel.over_particles(local, mesh, in_specs=P(AXIS), out_specs=P(AXIS))(
+        tree
     )
-    carry = jax.lax.fori_loop(0, num_groups, body, (groups, results))
-    groups, results = _map(lambda x: x[:known], carry)
-    return _map(lambda x: x.reshape(known * size, *x.shape[2:]), groups), results
 
 
-def _split(tree: Tree, size: int) -> Tree:
-    return _map(lambda x: x.reshape(len(x) // size, size, *x.shape[1:]), tree)
+@partial(jax.jit, static_argnames="mesh")
+def join(groups: list[Tree], mesh: Mesh) -> Tree:
+    """The inverse of `split`."""
 
+    def local(groups):
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *groups)
 
-def _row(x: jax.Array, i: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
+    return parallel.over_particles(local, mesh, in_specs=P(AXIS), out_specs=P(AXIS))(
+        groups
+    )

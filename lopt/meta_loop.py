@@ -78,5 +78,5 @@ class Loop:
     def _save(self, step: int, carry: Carry, steps: range) -> None:
         self.log.flush()
         if self.checkpoints is not None and step > steps.start:
-            self.checkpoints.save(step, carry)
+            self.checkpoints.save(step, self.meta_step.join(carry))
             self.log.resume_clock()

@@ -14,9 +14,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lopt import parallel
+from lopt import groups, parallel
 from lopt.estimators.base import Estimate, Estimator
-from lopt.groups import map_groups
 from lopt.parallel import AXIS
 from lopt.unroll import Unroll
 
@@ -48,7 +47,8 @@ class Carry(NamedTuple):
 
     Attributes:
       state: the same on every device.
-      particles: the estimator's state for each task, its leading axis sharded.
+      particles: the estimator's state for each task, leaves (particles, ...), sharded;
+        while meta-steps are made, a list of groups of them; see `MetaStep.split`.
     """
 
     state: MetaState
@@ -82,9 +82,8 @@ class MetaStep:
 
     A task's program advances its particles and communicates nothing; the program that
     moves theta sums what they found, in the one reduction of the meta-step. A device
-    works at a group of particles at a time. On a CPU a group is one particle, whose
-    arrays fit the cache; the rounding of its losses, whose differences the estimate is
-    made of, is then the same on any number of devices. Other devices need the width.
+    works at one group of particles after the other; on a CPU a group is one particle,
+    whose arrays fit the cache, elsewhere all that the device has.
 
     Attributes:
       compile_seconds: how long the programs took to compile.
@@ -110,9 +109,7 @@ class MetaStep:
                 f"particles_at_once={particles_at_once} does not divide the "
                 f"{num_local} particles of a device"
             )
-        self._at_once = particles_at_once
-        num_groups = np.int32(num_local // particles_at_once)
-        self._num_groups = parallel.replicate(num_groups, mesh)
+        self._num_groups = num_local // particles_at_once
         self._unrolls = tuple(unrolls)
         self._estimator = estimator
         self._optimizer = optax.with_extra_args_support(meta_optimizer)
@@ -120,6 +117,11 @@ class MetaStep:
         self._round_robin = round_robin
         data = [{k: u.task.data[k] for k in u.splits} for u in self._unrolls]
         self._data = parallel.replicate(data, mesh)
+        every_index = parallel.shard(
+            np.arange(estimator.num_particles, dtype=np.int32), mesh
+        )
+        self._every_index = every_index
+        self._indices = groups.split(every_index, self._num_groups, mesh)
         self.compile_seconds = 0.0
 
     def tasks(self, step: int) -> range:
@@ -129,7 +131,7 @@ class MetaStep:
         return range(step % len(self._unrolls), step % len(self._unrolls) + 1)
 
     def start(self, theta: Theta, key: jax.Array) -> Carry:
-        """What the first meta-step takes."""
+        """The carry before the first meta-step, not yet split."""
         replicated = NamedSharding(self._mesh, P())
 
         def make_state(theta, key):
@@ -142,29 +144,36 @@ class MetaStep:
         make = jax.jit(make_state, out_shardings=replicated)
         state = make(*parallel.replicate((theta, key), self._mesh))
         particles = [
-            jax.jit(self._start_task(i))(state.theta, state.key, data)
+            jax.jit(self._start_task(i))(state, self._every_index, data)
             for i, data in enumerate(self._data)
         ]
         return Carry(state, particles)
 
+    def split(self, carry: Carry) -> Carry:
+        """The carry as meta-steps take it: a list of groups in place of particles."""
+        particles = [groups.split(p, self._num_groups, self._mesh) for p in carry[1]]
+        return Carry(carry.state, particles)
+
+    def join(self, carry: Carry) -> Carry:
+        """The inverse of `split`, independent of the number of devices."""
+        return Carry(carry.state, [groups.join(p, self._mesh) for p in carry.particles])
+
     def compile(self, carry: Carry) -> None:
-        """Compiles every program for arrays such as these."""
+        """Compiles every program for a carry such as this, which is split."""
         began = time.perf_counter()
-        state, particles = carry
         advance = [
-            jax.jit(self._advance_task(i), donate_argnums=2).lower(
-                state.theta, self._run(state), *arguments
+            jax.jit(self._advance_task(i), donate_argnums=1).lower(
+                carry.state, of_task[0], self._indices[0], self._data[i]
             )
-            for i, arguments in enumerate(zip(particles, self._data, strict=True))
+            for i, of_task in enumerate(carry.particles)
         ]
-        shares = _like(
-            [advance[i].out_info[1] for i in self.tasks(0)],
-            NamedSharding(self._mesh, P(AXIS)),
-        )
-        reduce = jax.jit(lambda x: parallel.sum_over_particles(x, self._mesh))
-        reduce = reduce.lower(shares)
+        share = [
+            _like(advance[i].out_info[1], NamedSharding(self._mesh, P(AXIS)))
+            for i in self.tasks(0)
+        ]
+        reduce = jax.jit(self._reduce).lower([[x] * self._num_groups for x in share])
         estimates = _like(reduce.out_info, NamedSharding(self._mesh, P()))
-        move = jax.jit(self._move, donate_argnums=0).lower(state, estimates)
+        move = jax.jit(self._move, donate_argnums=0).lower(carry.state, estimates)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             lowered = [reduce, move, *advance]
             self._reduce_program, self._move_program, *self._advance_programs = (
@@ -173,54 +182,50 @@ class MetaStep:
         self.compile_seconds = time.perf_counter() - began
 
     def __call__(self, step: int, carry: Carry) -> tuple[Carry, Metrics]:
-        """Makes meta-step `step`; the carry is donated."""
+        """Makes meta-step `step`; the carry, which is split, is donated."""
         state, particles, shares = carry.state, list(carry.particles), []
         for i in self.tasks(step):
-            particles[i], share = self._advance_programs[i](
-                state.theta, self._run(state), particles[i], self._data[i]
-            )
-            shares.append(share)
+            advanced = [
+                self._advance_programs[i](state, group, indices, self._data[i])
+                for group, indices in zip(particles[i], self._indices, strict=True)
+            ]
+            particles[i] = [group for group, _ in advanced]
+            shares.append([share for _, share in advanced])
         state, metrics = self._move_program(state, self._reduce_program(shares))
         return Carry(state, particles), metrics
-
-    def _run(self, state: MetaState) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return state.key, state.step, self._num_groups
 
     def _start_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
 
-        def start(theta, key, data):
-            key = jax.random.fold_in(jax.random.fold_in(key, 0), i)
-            indices = parallel.local_indices(estimator.num_particles)
-            return estimator.init(unroll, theta, key, indices, data)
+        def start(state, indices, data):
+            key = jax.random.fold_in(jax.random.fold_in(state.key, 0), i)
+            return estimator.init(unroll, state.theta, key, indices, data)
 
         return parallel.over_particles(
-            start, self._mesh, in_specs=(P(), P(), P()), out_specs=P(AXIS)
+            start, self._mesh, in_specs=(P(), P(AXIS), P()), out_specs=P(AXIS)
         )
 
     def _advance_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
 
-        def advance(theta, run, particles, data):
-            key, step, num_groups = run
-            key = jax.random.fold_in(jax.random.fold_in(key, step + 1), i)
-            indices = parallel.local_indices(estimator.num_particles)
-            return map_groups(
-                lambda now, indices: estimator.estimate(
-                    unroll, theta, now, key, indices, data
-                ),
-                particles,
-                indices,
-                self._at_once,
-                num_groups,
+        def advance(state, group, indices, data):
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step + 1), i)
+            group, estimate = estimator.estimate(
+                unroll, state.theta, group, key, indices, data
             )
+            return group, jax.tree.map(lambda x: x[None], estimate)
 
         return parallel.over_particles(
             advance,
             self._mesh,
-            in_specs=(P(), P(), P(AXIS), P()),
+            in_specs=(P(), P(AXIS), P(AXIS), P()),
             out_specs=(P(AXIS), P(AXIS)),
         )
+
+    def _reduce(self, shares: list[list[Estimate]]) -> list[Estimate]:
+        """Sums over all particles, of each task."""
+        joined = [groups.join(of_task, self._mesh) for of_task in shares]
+        return parallel.sum_over_particles(joined, self._mesh)
 
     def _move(self, state: MetaState, estimates: list[Estimate]):
         """Moves theta by the mean over tasks and particles, if that is finite."""

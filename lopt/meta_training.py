@@ -110,8 +110,8 @@ def meta_train(
 ) -> MetaTraining:
     """Meta-trains whatever is behind the `hyperparams` of an optimizer's state.
 
-    The result depends on the arguments up to `unroll_options` and not on interruptions,
-    nor on the number of devices: on CPUs not in a single bit, elsewhere up to rounding.
+    The result depends on the arguments up to `unroll_options`: not on interruptions,
+    and not on the number of devices, beyond what the compiler rounds otherwise.
 
     Args:
       make_transform: what is meta-trained: a `LearnedOptimizer`, a gradient
@@ -212,6 +212,7 @@ def meta_train(
     start, carry = 0, meta_step.start(theta, run_key)
     if checkpoints and resume:
         start, carry = checkpoints.restore(carry) or (start, carry)
+    carry = meta_step.split(carry)
     meta_step.compile(carry)
     log = Log(
         steps,

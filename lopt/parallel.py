@@ -54,23 +54,11 @@ def check_mesh(mesh: Mesh, num_particles: int) -> None:
         )
 
 
-def local_indices(num_particles: int) -> jax.Array:
-    """Global indices, int32[local], of the particles of this device; inside the map."""
-    num_local = num_particles // jax.lax.axis_size(AXIS)
-    first = jax.lax.axis_index(AXIS) * num_local
-    return first + jnp.arange(num_local, dtype=jnp.int32)
-
-
 def over_particles(
     function: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
     """`function` on every device's share; `P(AXIS)` marks what is a share."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
-
-
-def vary(x: jax.Array) -> jax.Array:
-    """A constant, typed as something that differs from device to device."""
-    return jax.lax.pcast(x, AXIS, to="varying")
 
 
 def sum_over_particles(shares: Any, mesh: Mesh) -> Any:
@@ -137,6 +125,12 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         return placed[id(leaf)]
 
     return jax.tree.map(place, tree)
+
+
+def shard(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A global array from what every process holds, its leading axis over the mesh."""
+    sharding = NamedSharding(mesh, P(AXIS))
+    return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
 
 
 def start_processes(

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from meta_toys import ToyES, quadratic, sgd
 
-from lopt import parallel
+from lopt import groups, parallel
 from lopt.meta_optimizer import MetaAdamW
 from lopt.meta_step import MetaStep
 from lopt.truncation import Constant
@@ -28,11 +28,12 @@ def collectives(text):
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_every_particle_knows_its_global_index(size):
-    where = parallel.over_particles(
-        lambda: parallel.local_indices(8), mesh(size), in_specs=(), out_specs=P(AXIS)
-    )
-    np.testing.assert_array_equal(jax.jit(where)(), np.arange(8))
+def test_groups_are_neighbours_on_their_device(size):
+    indices = parallel.shard(np.arange(16, dtype=np.int32), mesh(size))
+    parts = groups.split(indices, 16 // size // 2, mesh(size))
+    assert [part.shape for part in parts] == [(2 * size,)] * (16 // size // 2)
+    assert parts[0].addressable_shards[-1].data.tolist()[0] == 16 - 16 // size
+    np.testing.assert_array_equal(groups.join(parts, mesh(size)), np.arange(16))
 
 
 def test_sums_travel_in_one_reduction():
@@ -54,7 +55,8 @@ def test_sums_travel_in_one_reduction():
 @pytest.mark.parametrize("round_robin", [False, True])
 def test_a_meta_step_communicates_once(round_robin):
     step = meta_step(8, round_robin=round_robin)
-    step.compile(step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0)))
+    start = step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0))
+    step.compile(step.split(start))
     of_tasks = [program.as_text() for program in step._advance_programs]
     assert [collectives(text) for text in of_tasks] == [0, 0]
     assert collectives(step._reduce_program.as_text()) == 1
@@ -90,7 +92,7 @@ def test_the_state_of_particles_is_sharded():
 def test_the_caller_keeps_its_theta():
     theta = {"learning_rate": jnp.float32(0.1)}
     step = meta_step(2)
-    carry = step.start(theta, jax.random.key(0))
+    carry = step.split(step.start(theta, jax.random.key(0)))
     step.compile(carry)
     step(0, carry)
     assert float(theta["learning_rate"]) == np.float32(0.1)

@@ -1,7 +1,4 @@
-"""One device, eight, and two processes of four meta-train the same theta.
-
-On a CPU it is the same to the last bit; see `lopt.groups`.
-"""
+"""One device, eight, and two processes of four meta-train the same theta."""
 
 import json
 import os
@@ -28,7 +25,7 @@ def on_one_device():
 def same(theta, other):
     assert theta.keys() == other.keys()
     for name in theta:
-        np.testing.assert_array_equal(theta[name], other[name])
+        np.testing.assert_allclose(theta[name], other[name], rtol=1e-6, atol=0)
 
 
 def test_meta_training_moves_theta(on_one_device):
@@ -36,9 +33,13 @@ def test_meta_training_moves_theta(on_one_device):
     assert abs(on_one_device["b1"] - 0.8) > 0.001
 
 
-@pytest.mark.parametrize("size", [2, 8])
-def test_devices(on_one_device, size):
-    same(run(lopt.particle_mesh(jax.devices()[:size])).hyperparams, on_one_device)
+def test_devices(on_one_device):
+    two, eight = (
+        run(lopt.particle_mesh(jax.devices()[:size])).hyperparams for size in (2, 8)
+    )
+    same(two, on_one_device)
+    for name in two:  # Several devices agree to the last bit; see `lopt.groups`.
+        np.testing.assert_array_equal(two[name], eight[name])
 
 
 def test_two_processes_even_when_one_of_them_is_interrupted(on_one_device, tmp_path):
