@@ -8,7 +8,7 @@ from lopt.estimators import NoiseReuseES as NoiseReuseES
 from lopt.estimators import TruncatedBackprop as TruncatedBackprop
 from lopt.estimators import TruncatedES as TruncatedES
 from lopt.heldout import HeldOut as HeldOut
-from lopt.meta_optimizer import MetaAdamW as MetaAdamW
+from lopt.meta_optimizer import WarmupCosineAdamW as WarmupCosineAdamW
 from lopt.meta_training import Interrupted as Interrupted
 from lopt.meta_training import MetaTraining as MetaTraining
 from lopt.meta_training import meta_train as meta_train

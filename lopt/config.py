@@ -15,7 +15,7 @@ from lopt.estimators import (
     TruncatedES,
 )
 from lopt.heldout import HeldOut
-from lopt.meta_optimizer import MetaAdamW
+from lopt.meta_optimizer import WarmupCosineAdamW
 from lopt.small_fc import SmallFC
 from lopt.truncation import LogUniform
 from tasks.base import Task
@@ -63,7 +63,7 @@ class EvaluationConfig:
 
     every: int = 250
     """Meta-steps between evaluations; 0 for none."""
-    widths: tuple[int, ...] = (128,)
+    widths: tuple[int, ...] = (256,)
     """Widths of the tasks; they need not be among those of meta-training."""
     steps: int = 500
     """Training steps."""
@@ -86,9 +86,9 @@ class MetaTrainConfig:
     task: TaskConfig
     estimator: PES | NoiseReuseES | TruncatedES | FullES | TruncatedBackprop
     schedule: LogUniform
-    meta_optimizer: MetaAdamW
+    meta_optimizer: WarmupCosineAdamW
     evaluation: EvaluationConfig
-    steps: int = 5000
+    steps: int = 1000
     """Meta-steps."""
     seed: int = 0
     """Decides all randomness."""
@@ -105,7 +105,7 @@ def _preset(
         task=TaskConfig(widths=widths, overrides=overrides),
         estimator=PES(num_particles=8, std=0.01, truncation_length=50),
         schedule=LogUniform(100, 1000, stagger=50),
-        meta_optimizer=MetaAdamW(),
+        meta_optimizer=WarmupCosineAdamW(),
         evaluation=EvaluationConfig(),
     )
 
@@ -121,9 +121,9 @@ ESTIMATORS = {
 DEFAULT_PRESET = "mulo-s"
 PRESETS = {
     "mulo-s": ("muLO, one width", _preset("mup", (32,))),
-    "mulo-m": ("muLO, three widths", _preset("mup", (32, 64, 128))),
+    "mulo-m": ("muLO, three widths", _preset("mup", (16, 32, 64))),
     "lo-s": ("its twin in standard parametrization", _preset("sp", (32,))),
-    "lo-m": ("its twin in standard parametrization", _preset("sp", (32, 64, 128))),
+    "lo-m": ("its twin in standard parametrization", _preset("sp", (16, 32, 64))),
 }
 
 

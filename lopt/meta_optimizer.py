@@ -8,7 +8,7 @@ import optax
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaAdamW:
+class WarmupCosineAdamW:
     """AdamW with a linear warm-up and a cosine decay (arXiv 2406.00153, appendix).
 
     Attributes:
@@ -24,7 +24,7 @@ class MetaAdamW:
         acts.
 
     Example:
-      >>> schedule = MetaAdamW().schedule(5000)
+      >>> schedule = WarmupCosineAdamW().schedule(5000)
       >>> [f"{schedule(step):.1e}" for step in (50, 100, 4900, 5000)]
       ['1.5e-03', '3.0e-03', '1.0e-03', '1.0e-03']
     """

@@ -20,7 +20,7 @@ from lopt.estimators.base import Estimator
 from lopt.factories import describe
 from lopt.heldout import HeldOut, evaluator
 from lopt.meta_loop import Loop
-from lopt.meta_optimizer import MetaAdamW
+from lopt.meta_optimizer import WarmupCosineAdamW
 from lopt.meta_step import MetaStep
 from lopt.progress import Log, Record
 from lopt.truncation import LogUniform, Schedule
@@ -88,7 +88,7 @@ def meta_train(
     hyperparams: Theta | None,
     tasks: Task | TaskFamily | Sequence[Task | TaskFamily],
     estimator: Estimator,
-    meta_optimizer: optax.GradientTransformation | MetaAdamW | None = None,
+    meta_optimizer: optax.GradientTransformation | WarmupCosineAdamW | None = None,
     *,
     steps: int,
     schedule: Schedule | None = None,
@@ -124,7 +124,7 @@ def meta_train(
       tasks: what it is meta-trained on.
       estimator: of the gradient of the meta-loss, such as `lopt.pes()`; its particles
         are per task.
-      meta_optimizer: moves theta; by default `MetaAdamW()`, the μLO recipe.
+      meta_optimizer: moves theta; by default `WarmupCosineAdamW()`, the μLO recipe.
       steps: meta-steps.
       schedule: lengths of the inner runs; by default `LogUniform(100, 1000, 50)`.
       seed: decides all randomness.
@@ -164,7 +164,7 @@ def meta_train(
     check_option("task_order", task_order, ("all", "round_robin"))
     schedule = LogUniform() if schedule is None else schedule
     mesh = parallel.particle_mesh() if mesh is None else mesh
-    meta_optimizer = MetaAdamW() if meta_optimizer is None else meta_optimizer
+    meta_optimizer = WarmupCosineAdamW() if meta_optimizer is None else meta_optimizer
     options = dict(unroll_options or {})
     if to_hyperparams is not None:
         options["to_hyperparams"] = to_hyperparams
@@ -197,7 +197,7 @@ def meta_train(
         "user": describe(dict(config or {})),
     }
     checkpoints = _checkpoints(checkpoint_dir, run_config, resume)
-    if isinstance(meta_optimizer, MetaAdamW):
+    if isinstance(meta_optimizer, WarmupCosineAdamW):
         meta_optimizer = meta_optimizer.build(steps)
     meta_step = MetaStep(
         unrolls,

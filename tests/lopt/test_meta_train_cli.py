@@ -106,7 +106,7 @@ def test_a_run_leaves_everything_in_its_directory(run, tmp_path, monkeypatch):
 
 def test_presets_are_the_recipe():
     for name, (_, config) in PRESETS.items():
-        assert config.task.widths == ((32,) if name[-1] == "s" else (32, 64, 128))
+        assert config.task.widths == ((32,) if name[-1] == "s" else (16, 32, 64))
         kind = "mup" if name.startswith("mulo") else "sp"
         assert config.architecture.parametrization == kind
         assert f"parametrization={kind}" in config.task.overrides

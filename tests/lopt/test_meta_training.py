@@ -99,10 +99,10 @@ def test_the_default_meta_optimizer_is_the_scaled_recipe():
 
 
 def test_clipping_bounds_the_gradient_when_asked_for():
-    clipped = lopt.MetaAdamW(clip_norm=1e-9, weight_decay=0.0)
+    clipped = lopt.WarmupCosineAdamW(clip_norm=1e-9, weight_decay=0.0)
     moved = [
         abs(train(3, meta_optimizer=m).hyperparams["learning_rate"] - 0.1)
-        for m in (clipped, lopt.MetaAdamW(weight_decay=0.0))
+        for m in (clipped, lopt.WarmupCosineAdamW(weight_decay=0.0))
     ]
     assert moved[0] < 0.2 * moved[1]  # AdamW's eps shows at gradients that small.
 
@@ -281,6 +281,6 @@ def test_mistakes_are_found_before_anything_is_compiled(monkeypatch, options, me
 
 def test_the_meta_optimizer_checks_its_options():
     with pytest.raises(ValueError, match="clip_norm must be positive, got 0"):
-        lopt.MetaAdamW(clip_norm=0)
+        lopt.WarmupCosineAdamW(clip_norm=0)
     with pytest.raises(ValueError, match="warmup_fraction < decay_fraction <= 1"):
-        lopt.MetaAdamW(warmup_fraction=0.5, decay_fraction=0.4)
+        lopt.WarmupCosineAdamW(warmup_fraction=0.5, decay_fraction=0.4)

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from meta_toys import ToyES, quadratic, sgd
 
 from lopt import groups, parallel
-from lopt.meta_optimizer import MetaAdamW
+from lopt.meta_optimizer import WarmupCosineAdamW
 from lopt.meta_step import MetaStep
 from lopt.truncation import Constant
 from lopt.unroll import Unroll
@@ -65,7 +65,9 @@ def test_a_meta_step_communicates_once(round_robin):
 
 def meta_step(size, **options):
     unrolls = [Unroll(quadratic(dim=dim), sgd(), Constant(20)) for dim in (4, 8)]
-    return MetaStep(unrolls, ToyES(), MetaAdamW().build(20), mesh(size), **options)
+    return MetaStep(
+        unrolls, ToyES(), WarmupCosineAdamW().build(20), mesh(size), **options
+    )
 
 
 def test_replicating_places_shared_arrays_once():
