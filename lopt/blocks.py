@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Numbers of a leaf: on a CPU what the network makes of them fits the second-level
-# cache; elsewhere it is a few hundred megabytes, and long enough to fill the device.
-CPU_BLOCK = 1 << 13
+# Numbers of a leaf: on a CPU enough for two threads to share a loop, and few enough for
+# the caches; elsewhere a few hundred megabytes, and long enough to fill the device.
+CPU_BLOCK = 1 << 15
 BLOCK = 1 << 20
 
 
