@@ -101,9 +101,9 @@ class MetaStep:
     ):
         parallel.check_mesh(mesh, estimator.num_particles)
         num_local = estimator.num_particles // mesh.size
+        self._on_cpu = mesh.devices.flat[0].platform == "cpu"
         if particles_at_once is None:
-            on_cpu = mesh.devices.flat[0].platform == "cpu"
-            particles_at_once = 1 if on_cpu else num_local
+            particles_at_once = 1 if self._on_cpu else num_local
         if num_local % particles_at_once:
             raise ValueError(
                 f"particles_at_once={particles_at_once} does not divide the "
@@ -191,6 +191,10 @@ class MetaStep:
             ]
             particles[i] = [group for group, _ in advanced]
             shares.append([share for _, share in advanced])
+        if self._on_cpu:
+            # XLA's threads block in a reduction; a device that still needs them to get
+            # there would wait forever.
+            jax.block_until_ready(shares)
         state, metrics = self._move_program(state, self._reduce_program(shares))
         return Carry(state, particles), metrics
 
