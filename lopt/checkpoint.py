@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from orbax.checkpoint import v1 as ocp
 from lopt import parallel
 
 FORMAT = 1
+# What this class and Orbax, while it saves, make in the directory.
+_OURS = re.compile(r"\d{8}(\..*)?")
 
 
 class Checkpoints:
@@ -45,7 +48,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps that have a manifest, ascending."""
         manifests = self.directory.glob("*.json")
-        return sorted(int(p.stem) for p in manifests if p.stem.isdecimal())
+        return sorted(int(p.stem) for p in manifests if _OURS.fullmatch(p.name))
 
     def save(self, step: int, state: Any) -> None:
         """Writes a pytree of arrays, and drops what is older than the last few."""
@@ -143,7 +146,7 @@ class Checkpoints:
         kept = {str(self._path(step)) for step in self.steps()[-self.keep :]}
         for path in self.directory.iterdir():
             stem = path.name.split(".")[0]
-            if stem.isdecimal() and str(self._path(int(stem))) not in kept:
+            if _OURS.fullmatch(path.name) and str(self.directory / stem) not in kept:
                 self._manifest(int(stem)).unlink(missing_ok=True)
                 if path.is_dir():
                     shutil.rmtree(path)

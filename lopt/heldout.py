@@ -90,7 +90,7 @@ def _trainer(
 
 
 def evaluator(
-    held_out: HeldOut, unroll: Callable[[Task], Unroll], seed: int
+    held_out: HeldOut, unroll: Callable[[Task], Unroll], key: jax.Array
 ) -> Callable[[Theta], dict[str, float]]:
     """A function of theta that trains the held-out tasks and gives their losses.
 
@@ -99,7 +99,7 @@ def evaluator(
     Args:
       held_out: what is trained, how long and how often.
       unroll: makes the `Unroll` of a task, for its transformation.
-      seed: decides initial parameters and batches, the same at every evaluation.
+      key: decides initial parameters and batches, the same at every evaluation.
     """
     tasks = factories.flatten_tasks(held_out.tasks)
     trainers = []
@@ -110,7 +110,7 @@ def evaluator(
                 task, of_task.transformation, held_out.steps, of_task.to_hyperparams
             )
         )
-    keys = jax.random.split(jax.random.key(seed), held_out.num_seeds)
+    keys = jax.random.split(key, held_out.num_seeds)
 
     def evaluate(theta: Theta) -> dict[str, float]:
         if not parallel.is_first_process():

@@ -239,13 +239,12 @@ class MetaStep:
             *[e.gradient for e in estimates],
         )
         meta_loss = jnp.stack([e.loss for e in estimates]) / num_particles
-        finite = jnp.all(
-            jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(gradient)])
-        )
         updates, opt_state = self._optimizer.update(
             gradient, state.opt_state, state.theta, value=meta_loss.mean()
         )
         moved = optax.apply_updates(state.theta, updates), opt_state
+        # Also what moved: the square of a huge gradient would stay infinite in Adam.
+        finite = _all_finite((gradient, moved))
         theta, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             moved,
@@ -269,6 +268,13 @@ class MetaStep:
             num_skipped=state.num_skipped,
             skipped_in_a_row=state.skipped_in_a_row,
         )
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    floating = [
+        x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)
+    ]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floating]))
 
 
 def _like(tree: Any, sharding: NamedSharding) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -169,7 +170,7 @@ def meta_train(
     if to_hyperparams is not None:
         options["to_hyperparams"] = to_hyperparams
     chosen = factories.flatten_tasks(tasks)
-    theta_key, run_key = jax.random.split(jax.random.key(seed))
+    theta_key, run_key, held_out_key = jax.random.split(jax.random.key(seed), 3)
     if hyperparams is None:
         hyperparams = factories.initial_theta(
             make_transform, chosen[0], schedule.longest, theta_key
@@ -207,7 +208,7 @@ def meta_train(
         round_robin=task_order == "round_robin",
         particles_at_once=particles_at_once,
     )
-    evaluate = evaluator(evaluation, unroll, seed) if evaluation else None
+    evaluate = evaluator(evaluation, unroll, held_out_key) if evaluation else None
 
     start, carry = 0, meta_step.start(theta, run_key)
     if checkpoints and resume:
@@ -269,7 +270,7 @@ def _checkpoints(
 def _float32(leaf: Any) -> np.ndarray:
     """Python's floats too; integers stay, to be refused by name."""
     leaf = np.asarray(leaf)
-    return leaf.astype(np.float32) if np.issubdtype(leaf.dtype, np.floating) else leaf
+    return leaf.astype(np.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _shapes(theta: Theta) -> dict[str, list[int]]:

@@ -203,8 +203,11 @@ class SmallFC:
     def _cleaned(self, grads: list[jax.Array]) -> list[jax.Array]:
         """Clipped as a whole, then without NaN and infinities."""
         if self.clip_norm is not None:
-            norm = optax.tree.norm(grads)
-            scale = jnp.where(norm < self.clip_norm, 1, self.clip_norm / norm)
+            # The root of what is at least the limit has a finite derivative at 0.
+            limit = self.clip_norm**2
+            squared = optax.tree.norm(grads, squared=True)
+            squared = jnp.where(squared < limit, limit, squared)
+            scale = self.clip_norm / jnp.sqrt(squared)
             grads = [g * scale.astype(g.dtype) for g in grads]
         replace = self.nan_to_zero
         if self.parametrization == "mup" if replace is None else replace:

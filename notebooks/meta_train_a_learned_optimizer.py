@@ -72,7 +72,7 @@ list(state.hyperparams)
 # truncating them is biased towards the short run. Persistent evolution strategies (PES)
 # perturb theta instead, in antithetic pairs that share everything else, advance all
 # training runs by a few steps, and remember what each run has been perturbed by since
-# its start. The estimate is unbiased, and theta moves long before a run is over.
+# its start. The estimate is all but unbiased, and theta moves long before a run ends.
 
 # %%
 result = lopt.meta_train(
@@ -137,9 +137,8 @@ axes[0].set_ylabel("training loss")
 axes[-1].legend()
 # %% [markdown]
 # Adam's learning rate, 0.03, was chosen by hand; the learned optimizer had nothing to
-# choose. One short meta-training on one toy makes no optimizer for everything:
-# `benchmarks/README.md` has the measured story, with seeds, on data that were not
-# meta-trained on, and says where it loses.
+# choose. But one short meta-training on one toy makes no optimizer for everything, and
+# one seed is no evidence: `tasks.evaluate` is there for that.
 #
 # ## Anything with `hyperparams`
 #

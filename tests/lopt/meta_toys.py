@@ -56,13 +56,14 @@ class State(NamedTuple):
 class ToyES:
     """Truncated ES without restarts, and theta must be the `learning_rate` of SGD.
 
-    With the given probability, which all particles share, an estimate is NaN.
+    With the given probability, which all particles share, an estimate is `broken`.
     """
 
     num_particles: int = 8
     truncation_length: int = 5
     std: float = 0.01
     nonfinite: float = 0.0
+    broken: float = float("nan")
 
     def init(self, unroll, theta, key, indices, data):
         del theta, data
@@ -105,7 +106,7 @@ class ToyES:
 
         state, gradient, loss = jax.vmap(pair)(state, indices)
         broken = draw(key) < 1024 * self.nonfinite
-        gradient = jnp.where(broken, jnp.nan, gradient)
+        gradient = jnp.where(broken, self.broken, gradient)
         num_steps = 2 * self.truncation_length * len(indices)
         return state, Estimate(
             {"learning_rate": gradient.sum()},

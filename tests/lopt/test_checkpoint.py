@@ -152,3 +152,16 @@ def test_when_all_are_damaged_it_says_so(saved):
         cut(biggest_file(saved, step))
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
         saved.restore(state())
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    foreign = tmp_path / "2024" / "thesis.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("x")
+    (tmp_path / "5.json").write_text("{}")
+    checkpoints = Checkpoints(tmp_path, {}, keep=1)
+    for step in (1, 2):
+        checkpoints.save(step, {"x": jnp.ones(2)})
+    assert checkpoints.steps() == [2]
+    assert foreign.exists()
+    assert (tmp_path / "5.json").exists()

@@ -296,3 +296,18 @@ def test_pass_through_is_adam_of_fixed_size():
     ratio = 0.1 * grads["w"] / np.sqrt(0.001 * grads["w"] ** 2 + 1e-6)
     wanted = -0.001 / 4 * ratio / np.sqrt(1e-5 + np.mean(ratio**2))
     np.testing.assert_allclose(updates["w"], wanted, rtol=1e-4, atol=1e-8)
+
+
+def test_clipping_has_a_derivative_at_zero_gradients():
+    architecture = lopt.small_fc(hidden_size=2, clip_norm=1.0)
+    theta = architecture.init(jax.random.key(0))
+
+    def update(theta):
+        tx = architecture.transform(theta)
+        params = {"w": jnp.ones(3)}
+        state = tx.init(params)
+        grads = jax.tree.map(lambda x: 0 * x * theta["nn"]["b2"].sum(), params)
+        return tx.update(grads, state, params)[0]["w"].sum()
+
+    # The derivative goes through the gradient, too, as in an unroll.
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(update)(theta)))
