@@ -47,7 +47,8 @@ def rescale_weights(
       per: what shares a scale: all weights of a run, those of a tensor, or none.
 
     Returns:
-      A task of the same name and data, with `augmentation` in its metadata.
+      A task with the same data, `-rescaled` after its name and `augmentation` in its
+      metadata.
 
     Raises:
       ValueError: a bound is not positive, `high` < `low`, or `per` is unknown.
@@ -99,6 +100,7 @@ def rescale_weights(
     preactivations = task.preactivations and unscaled(task.preactivations)
     return dataclasses.replace(
         task,
+        name=f"{task.name}-rescaled",
         init=init,
         loss=loss,
         evaluate=unscaled(task.evaluate),

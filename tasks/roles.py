@@ -131,8 +131,15 @@ def width_multipliers(
 
 
 def _axes(path: str, leaf: Any, fan_in_axes: Mapping[str, tuple[int, ...]]):
-    declared = _find(fan_in_axes, path)
-    return tuple(range(len(leaf.shape) - 1)) if declared is None else declared
+    declared, rank = _find(fan_in_axes, path), len(leaf.shape)
+    if declared is None:
+        return tuple(range(rank - 1))
+    if not all(-rank <= axis < rank for axis in declared):
+        raise ValueError(
+            f"fan_in_axes gives {path!r} the axes {declared}, but its shape is "
+            f"{tuple(leaf.shape)}"
+        )
+    return tuple(axis % rank for axis in declared)
 
 
 def _find(by_pattern: Mapping[str, Any], path: str) -> Any:

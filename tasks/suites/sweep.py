@@ -6,12 +6,13 @@ learning rates, half a decade apart, and two seeds that the suite does not use.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import tyro
 
 from tasks.evaluation import evaluate
-from tasks.suites import Entry, Suite, get_suite
+from tasks.suites import Suite, get_suite
 
 SEEDS = (100, 101)
 _ADAM_LIKE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -37,7 +38,8 @@ def sweep(
       out: directory of the records; an interrupted sweep goes on where it stopped.
     """
     specs = [spec.format(rate) for spec, rates in RATES.items() for rate in rates]
-    tasks = [Entry(e.task, (), e.steps, e.eval_every) for e in get_suite(suite).entries]
+    entries = get_suite(suite).entries
+    tasks = [dataclasses.replace(e, optimizers=(), target=None) for e in entries]
     of_all = Suite(suite, "learning rates", tuple(tasks))
     results = evaluate(of_all, specs, seeds=SEEDS, out_dir=out, resume=True)
     for task, summaries in results.summaries().items():

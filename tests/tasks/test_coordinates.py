@@ -289,8 +289,15 @@ def test_the_command_draws_prints_and_judges(command, tmp_path, growth, code):
     assert (tmp_path / "made" / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_says_what_is_wrong_in_a_line(command):
-    code, _, err = command("linear(groth=1)", "--optimizer", "optax:sgd(0.1)")
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("linear(groth=1)", "linear override 'groth', did you mean 'growth'"),
+        ("linear(4)", "overrides are keyword arguments"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_a_line(command, task, message):
+    code, _, err = command(task, "--optimizer", "optax:sgd(0.1)")
     assert code == 2
-    assert "linear override 'groth', did you mean 'growth'" in err
+    assert message in err
     assert len(err.splitlines()) == 1

@@ -98,11 +98,18 @@ def test_overrides_by_regular_expression():
         (shapes(w=(2, 4, 4)), {"overrides": {"w": "wide"}}, r"unknown role 'wide'"),
         (shapes(w=(2, 4, 4)), {"overrides": {"x": "input"}}, r"'x' matches no param"),
         (shapes(w=(2, 4, 4)), {"fan_in_axes": {"x": (0,)}}, r"fan_in_axes: 'x' match"),
+        (shapes(w=(2, 4, 4)), {"fan_in_axes": {"w": (3,)}}, r"'w' the axes \(3,\)"),
     ],
 )
 def test_what_roles_cannot_be_told_of(twin, options, message):
     with pytest.raises(ValueError, match=message):
         roles(shapes(w=(2, 2, 2)), twin, **options)
+
+
+def test_fan_in_axes_may_count_from_the_end():
+    small, twin = shapes(w=(2, 2)), shapes(w=(4, 4))
+    found = width_multipliers(small, twin, fan_in_axes={"w": (-2,)})
+    assert found == width_multipliers(small, twin, fan_in_axes={"w": (0,)})
 
 
 def test_three_growing_axes_are_fine_with_a_role():
