@@ -176,5 +176,5 @@ def test_help_names_the_presets_and_their_options(run):
     code, out, _ = run("meta-train", "mulo-m", "--help")
     assert code == 0
     assert "--estimator.truncation-length" in out
-    assert "32 64 128" in out
+    assert "16 32 64" in out
     assert run("meta-tran")[0] == 2
