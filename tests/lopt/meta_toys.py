@@ -63,7 +63,7 @@ class ToyES:
     truncation_length: int = 5
     std: float = 0.01
     nonfinite: float = 0.0
-    broken: float = float("nan")
+    broken: float = float("inf")
 
     def init(self, unroll, theta, key, indices, data):
         del theta, data
