@@ -114,6 +114,11 @@ class MetaStep:
         self._estimator = estimator
         self._optimizer = optax.with_extra_args_support(meta_optimizer)
         self._mesh = mesh
+        self._meeting = mesh
+        if self._on_cpu and jax.process_count() == 1:
+            # Threads of XLA's CPU client block in a reduction over devices, and where
+            # they are few, for ever; arrays of one process can meet without one.
+            self._meeting = Mesh(mesh.devices[:1], mesh.axis_names)
         self._round_robin = round_robin
         data = [{k: u.task.data[k] for k in u.splits} for u in self._unrolls]
         self._data = parallel.replicate(data, mesh)
@@ -171,13 +176,19 @@ class MetaStep:
             _like(advance[i].out_info[1], NamedSharding(self._mesh, P(AXIS)))
             for i in self.tasks(0)
         ]
-        reduce = jax.jit(self._reduce).lower([[x] * self._num_groups for x in share])
+        join = jax.jit(self._join).lower([[x] * self._num_groups for x in share])
+        joined = _like(join.out_info, NamedSharding(self._meeting, P(AXIS)))
+        reduce = jax.jit(self._reduce).lower(joined)
         estimates = _like(reduce.out_info, NamedSharding(self._mesh, P()))
         move = jax.jit(self._move, donate_argnums=0).lower(carry.state, estimates)
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            lowered = [reduce, move, *advance]
-            self._reduce_program, self._move_program, *self._advance_programs = (
-                pool.map(lambda program: program.compile(), lowered)
+            (
+                self._join_program,
+                self._reduce_program,
+                self._move_program,
+                *self._advance_programs,
+            ) = pool.map(
+                lambda program: program.compile(), [join, reduce, move, *advance]
             )
         self.compile_seconds = time.perf_counter() - began
 
@@ -191,12 +202,20 @@ class MetaStep:
             ]
             particles[i] = [group for group, _ in advanced]
             shares.append([share for _, share in advanced])
-        if self._on_cpu:
-            # XLA's threads block in a reduction; a device that still needs them to get
-            # there would wait forever.
-            jax.block_until_ready(shares)
-        state, metrics = self._move_program(state, self._reduce_program(shares))
+        state, metrics = self._move_program(state, self._sum(shares))
         return Carry(state, particles), metrics
+
+    def _sum(self, shares: list[list[Estimate]]) -> list[Estimate]:
+        """The sums over all particles, of each task, on every device."""
+        joined = self._join_program(shares)
+        if self._on_cpu:
+            # Devices that start to reduce while they have other work may never meet.
+            jax.block_until_ready(joined)
+        if self._meeting == self._mesh:
+            return self._reduce_program(joined)
+        joined = jax.device_put(joined, NamedSharding(self._meeting, P(AXIS)))
+        estimates = self._reduce_program(joined)
+        return jax.device_put(estimates, NamedSharding(self._mesh, P()))
 
     def _start_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
@@ -226,10 +245,13 @@ class MetaStep:
             out_specs=(P(AXIS), P(AXIS)),
         )
 
-    def _reduce(self, shares: list[list[Estimate]]) -> list[Estimate]:
+    def _join(self, shares: list[list[Estimate]]) -> list[Estimate]:
+        """The shares of each task, in the order of particles."""
+        return [groups.join(of_task, self._mesh) for of_task in shares]
+
+    def _reduce(self, joined: list[Estimate]) -> list[Estimate]:
         """Sums over all particles, of each task."""
-        joined = [groups.join(of_task, self._mesh) for of_task in shares]
-        return parallel.sum_over_particles(joined, self._mesh)
+        return parallel.sum_over_particles(joined, self._meeting)
 
     def _move(self, state: MetaState, estimates: list[Estimate]):
         """Moves theta by the mean over tasks and particles, if that is finite."""

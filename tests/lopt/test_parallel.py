@@ -55,12 +55,21 @@ def test_sums_travel_in_one_reduction():
 @pytest.mark.parametrize("round_robin", [False, True])
 def test_a_meta_step_communicates_once(round_robin):
     step = meta_step(8, round_robin=round_robin)
+    step._meeting = step._mesh  # As on accelerators and in several processes.
     start = step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0))
     step.compile(step.split(start))
     of_tasks = [program.as_text() for program in step._advance_programs]
     assert [collectives(text) for text in of_tasks] == [0, 0]
     assert collectives(step._reduce_program.as_text()) == 1
     assert collectives(step._move_program.as_text()) == 0
+
+
+def test_devices_of_one_cpu_process_meet_without_waiting_for_each_other():
+    """With two cores and two devices, XLA was seen to wait for ever, and to abort."""
+    step = meta_step(2)
+    start = step.start({"learning_rate": np.float32(0.1)}, jax.random.key(0))
+    step.compile(step.split(start))
+    assert "replica_groups={{0}}" in step._reduce_program.as_text()
 
 
 def meta_step(size, **options):
