@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from lopt import parallel
 
 FORMAT = 1
+_ENTRIES = {"format", "step", "config", "files"}
 # What this class and Orbax, while it saves, make in the directory.
 _OURS = re.compile(r"\d{8}(\..*)?")
 
@@ -110,11 +111,13 @@ class Checkpoints:
     def _read(self, step: int) -> dict[str, Any]:
         try:
             manifest = json.loads(self._manifest(step).read_text())
-            expected = manifest["files"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
+            missing = sorted(_ENTRIES - manifest.keys())
+        except (OSError, ValueError, AttributeError) as e:
             raise _Damaged(f"{self._manifest(step).name} is not readable") from e
+        if missing:
+            raise _Damaged(f"{self._manifest(step).name} lacks {', '.join(missing)}")
         found = dict(_hashes(self._path(step)))
-        for name, (size, digest) in expected.items():
+        for name, (size, digest) in manifest["files"].items():
             if name not in found:
                 raise _Damaged(f"{name} is missing")
             if found[name][0] != size:

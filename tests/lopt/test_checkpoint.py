@@ -142,6 +142,16 @@ def test_a_cut_manifest_is_damage_too(saved):
         assert saved.restore(state())[0] == 5
 
 
+@pytest.mark.parametrize("entry", ["format", "step", "config", "files"])
+def test_a_manifest_that_lacks_an_entry_is_damage_too(saved, entry):
+    path = saved._manifest(10)
+    manifest = json.loads(path.read_text())
+    del manifest[entry]
+    path.write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match=f"00000010.json lacks {entry}"):
+        assert saved.restore(state())[0] == 5
+
+
 def test_a_save_that_was_killed_before_its_end_does_not_count(saved):
     saved._manifest(10).unlink()
     assert saved.restore(state())[0] == 5
