@@ -97,7 +97,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         steps=config.steps,
         schedule=config.schedule,
         seed=config.seed,
-        unroll_options={"max_loss": config.max_loss},
+        max_loss=config.max_loss,
         evaluation=evaluation,
         checkpoint_dir=where.out / "checkpoints",
         checkpoint_every=where.checkpoint_every,

@@ -40,27 +40,27 @@ class Loop:
     evaluate: Callable[[Any], dict[str, float]] | None
     evaluate_every: int
 
-    def run(self, carry: Carry, steps: range) -> tuple[int, Carry]:
+    def run(
+        self, carry: Carry, steps: range, interruption: Interruption
+    ) -> tuple[int, Carry]:
         """Makes the meta-steps, or as many as there is time for until a Ctrl-C.
 
         Returns:
           The number of meta-steps made, and what they have come to, which is saved.
         """
-        self.log.resume_clock()
-        with Interruption() as interruption:
-            for step in steps:
-                if self._interrupted(step, interruption):
-                    self._save(step, carry, steps)
-                    return step, carry
-                if step % self.evaluate_every == 0:
-                    self._evaluate(step, carry)
-                if step % self.checkpoint_every == 0:
-                    self._save(step, carry, steps)
-                carry, metrics = self.meta_step(step, carry)
-                names = [self.names[i] for i in self.meta_step.tasks(step)]
-                self.log.add(step + 1, names, metrics)
-            self._evaluate(steps.stop, carry)
-            self._save(steps.stop, carry, steps)
+        for step in steps:
+            if self._interrupted(step, interruption):
+                self._save(step, carry, steps)
+                return step, carry
+            if step % self.evaluate_every == 0:
+                self._evaluate(step, carry)
+            if step % self.checkpoint_every == 0:
+                self._save(step, carry, steps)
+            carry, metrics = self.meta_step(step, carry)
+            names = [self.names[i] for i in self.meta_step.tasks(step)]
+            self.log.add(step + 1, names, metrics)
+        self._evaluate(steps.stop, carry)
+        self._save(steps.stop, carry, steps)
         return steps.stop, carry
 
     def _interrupted(self, step: int, interruption: Interruption) -> bool:

@@ -20,10 +20,11 @@ from lopt.checks import check_counts, check_option
 from lopt.estimators.base import Estimator
 from lopt.factories import describe
 from lopt.heldout import HeldOut, evaluator
+from lopt.interruption import Interruption
 from lopt.meta_loop import Loop
 from lopt.meta_optimizer import WarmupCosineAdamW
 from lopt.meta_step import MetaStep
-from lopt.progress import Log, Record
+from lopt.progress import Log, Record, check_tensorboard
 from lopt.truncation import LogUniform, Schedule
 from lopt.unroll import Unroll
 from tasks.base import Task, TaskFamily
@@ -40,7 +41,8 @@ class MetaTraining:
       records: one dict per meta-step; see `history`.
       evaluations: one dict per evaluation of held-out tasks.
       steps: meta-steps made.
-      compile_seconds: how long the programs took to compile.
+      compile_seconds: how long it took until meta-steps could begin: the programs were
+        compiled, and the particles started.
       seconds: how long the meta-steps of this run took, evaluations included.
       config: what the run depends on, as JSON.
     """
@@ -73,7 +75,9 @@ class MetaTraining:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended a run between two meta-steps; its work is kept.
+    """Ctrl-C or SIGTERM ended a run between two meta-steps.
+
+    What it had come to is in its checkpoint, if it has a `checkpoint_dir`.
 
     Attributes:
       result: what the run has come to, a `MetaTraining`.
@@ -98,7 +102,9 @@ def meta_train(
     particles_at_once: int | None = None,
     task_order: Literal["all", "round_robin"] = "all",
     to_hyperparams: Callable[[Theta], Any] | None = None,
-    unroll_options: Mapping[str, Any] | None = None,
+    max_loss: float | None = None,
+    nonfinite_loss: float = 20.0,
+    meta_split: str | None = None,
     evaluation: HeldOut | None = None,
     checkpoint_dir: str | os.PathLike | None = None,
     checkpoint_every: int = 100,
@@ -111,8 +117,8 @@ def meta_train(
 ) -> MetaTraining:
     """Meta-trains whatever is behind the `hyperparams` of an optimizer's state.
 
-    The result depends on the arguments up to `unroll_options`: not on interruptions,
-    and not on the number of devices, beyond what the compiler rounds otherwise.
+    The result depends on the arguments up to `meta_split`: not on interruptions, and
+    not on the number of devices, beyond what the compiler rounds otherwise.
 
     Args:
       make_transform: what is meta-trained: a `LearnedOptimizer`, a gradient
@@ -135,13 +141,16 @@ def meta_train(
       task_order: "all" takes the mean over all tasks at every meta-step, "round_robin"
         takes one task per meta-step, in turn.
       to_hyperparams: maps theta to values for `hyperparams`, by default itself.
-      unroll_options: further arguments of `Unroll`.
+      max_loss: meta-losses above it count as it, or `None`.
+      nonfinite_loss: stands in for a meta-loss that is not finite.
+      meta_split: `None` takes as meta-loss the loss of each step, on its batch; the
+        name of a split takes the loss after the step on another batch, of that split.
       evaluation: held-out tasks that are trained from scratch every so often.
       checkpoint_dir: where checkpoints go; process 0 and all others must see it.
       checkpoint_every: meta-steps between checkpoints.
       resume: go on from the last whole checkpoint in `checkpoint_dir`, if there is one.
       metrics_file: a JSONL file with the record of every meta-step and evaluation.
-      tensorboard_dir: where to write them for TensorBoard.
+      tensorboard_dir: where to write them for TensorBoard; needs tensorboardX.
       progress: whether to show a bar.
       max_skips: meta-gradients in a row that may be not finite before the run stops.
       config: JSON that a checkpoint keeps and that must be the same when it goes on.
@@ -152,7 +161,8 @@ def meta_train(
     Raises:
       ValueError: an argument does not fit; found before anything is compiled.
       FloatingPointError: `max_skips` meta-gradients in a row were not finite.
-      Interrupted: after Ctrl-C, once a checkpoint is written.
+      Interrupted: after Ctrl-C, once a checkpoint is written. A second Ctrl-C does not
+        wait for that.
 
     Example:
       >>> import lopt, tasks  # doctest: +SKIP
@@ -163,10 +173,15 @@ def meta_train(
     check_counts(steps=steps, checkpoint_every=checkpoint_every, max_skips=max_skips)
     check_counts(minimum=0, seed=seed)
     check_option("task_order", task_order, ("all", "round_robin"))
+    check_tensorboard(tensorboard_dir)
     schedule = LogUniform() if schedule is None else schedule
     mesh = parallel.particle_mesh() if mesh is None else mesh
     meta_optimizer = WarmupCosineAdamW() if meta_optimizer is None else meta_optimizer
-    options = dict(unroll_options or {})
+    options: dict[str, Any] = {
+        "max_loss": max_loss,
+        "nonfinite_loss": nonfinite_loss,
+        "meta_split": meta_split,
+    }
     if to_hyperparams is not None:
         options["to_hyperparams"] = to_hyperparams
     chosen = factories.flatten_tasks(tasks)
@@ -210,44 +225,56 @@ def meta_train(
     )
     evaluate = evaluator(evaluation, unroll, held_out_key) if evaluation else None
 
-    start, carry = 0, meta_step.start(theta, run_key)
-    if checkpoints and resume:
-        start, carry = checkpoints.restore(carry) or (start, carry)
-    carry = meta_step.split(carry)
-    meta_step.compile(carry)
-    log = Log(
-        steps,
-        start=start,
-        metrics_file=metrics_file,
-        tensorboard_dir=tensorboard_dir,
-        progress=progress,
-        max_skips=max_skips,
-    )
     began = time.perf_counter()
-    with log:
-        loop = Loop(
-            meta_step,
-            [task.name for task in chosen],
-            log,
-            checkpoints,
-            checkpoint_every,
-            evaluate,
-            evaluation.every if evaluation else steps,
-        )
-        stop, carry = loop.run(carry, range(start, steps))
+    with Interruption() as interruption:
+        start, carry = 0, meta_step.start(theta, run_key)
+        if checkpoints and resume:
+            start, carry = checkpoints.restore(carry) or (start, carry)
+        carry = meta_step.split(carry)
+        with Log(
+            steps,
+            start=start,
+            metrics_file=metrics_file,
+            tensorboard_dir=tensorboard_dir,
+            progress=progress,
+            max_skips=max_skips,
+        ) as log:
+            meta_step.compile(carry)
+            compiled = time.perf_counter()
+            log.compiled(compiled - began)
+            loop = Loop(
+                meta_step,
+                [task.name for task in chosen],
+                log,
+                checkpoints,
+                checkpoint_every,
+                evaluate,
+                evaluation.every if evaluation else steps,
+            )
+            stop, carry = loop.run(carry, range(start, steps), interruption)
     result = MetaTraining(
         hyperparams=jax.device_get(carry.state.theta),
         records=log.records,
         evaluations=log.evaluations,
         steps=stop,
-        compile_seconds=meta_step.compile_seconds,
-        seconds=time.perf_counter() - began,
+        compile_seconds=compiled - began,
+        seconds=time.perf_counter() - compiled,
         config=run_config,
     )
     if stop < steps:
-        where = f"saved in {checkpoints.directory}" if checkpoints else "not saved"
-        raise Interrupted(f"interrupted after meta-step {stop}, {where}", result)
+        raise Interrupted(_what_is_kept(stop, checkpoints), result)
     return result
+
+
+def _what_is_kept(step: int, checkpoints: Checkpoints | None) -> str:
+    if step == 0:
+        return "interrupted before the first meta-step; there was nothing to save"
+    if checkpoints is None:
+        return f"interrupted after meta-step {step}; without checkpoint_dir, not saved"
+    return (
+        f"interrupted after meta-step {step}, saved in {checkpoints.directory}; "
+        "resume=True goes on from there"
+    )
 
 
 def _checkpoints(

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
@@ -82,8 +83,20 @@ def _draw_evaluations(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:
             color=_COLOURS[i % 7],
             label=name.removeprefix("heldout_valid_loss/"),
         )
+    if not any(np.any(line.get_ydata() <= 0) for line in axes.lines):
+        _logarithmic(axes)  # A random theta may end ten thousand times too high.
     axes.set_title("Held-out: final validation loss from scratch", loc="left")
     axes.legend(frameon=False, fontsize=8)
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers at it, a few even within a decade."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

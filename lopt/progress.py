@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import json
 import math
 import os
@@ -31,7 +32,8 @@ class Log:
     Attributes:
       records: one dict per meta-step: `step` (meta-steps made), `meta_loss`, also per
         task, `grad_norm`, `learning_rate`, `inner_steps`, `inner_steps_per_second`,
-        `num_nonfinite` (inner losses) and `skipped` (meta-steps so far).
+        `num_nonfinite` (inner losses), `skipped` (meta-steps so far), and, of the first
+        one that was made after a start, `compile_seconds`.
       evaluations: one dict per evaluation: `step`, and values by name.
     """
 
@@ -48,6 +50,7 @@ class Log:
         self.records: list[Record] = []
         self.evaluations: list[Record] = []
         self._max_skips = max_skips
+        self._compile_seconds: float | None = None
         self._pending: collections.deque = collections.deque()
         self._recent: collections.deque = collections.deque(maxlen=20)
         talks = parallel.is_first_process()
@@ -60,7 +63,7 @@ class Log:
         self._bar = tqdm(
             total=steps,
             initial=start,
-            desc="meta-training",
+            desc="compiling",
             unit="step",
             disable=not (progress and talks),
             file=sys.stderr,
@@ -75,6 +78,13 @@ class Log:
         for sink in (self._file, self._board):
             if sink is not None:
                 sink.close()
+
+    def compiled(self, seconds: float) -> None:
+        """Notes that meta-steps can begin, and how long it took to get there."""
+        self._compile_seconds = seconds
+        self._bar.set_description("meta-training")
+        self._bar.unpause()
+        self.resume_clock()
 
     def add(self, step: int, tasks: Sequence[str], metrics: Metrics) -> None:
         """Notes a meta-step that was dispatched, and reads an earlier one."""
@@ -119,6 +129,9 @@ class Log:
             "num_nonfinite": int(values.num_nonfinite),
             "skipped": int(values.num_skipped),
         }
+        if self._compile_seconds is not None:
+            record["compile_seconds"] = self._compile_seconds
+            self._compile_seconds = None
         self.records.append(record)
         self._write(record)
         shown = {"loss": f"{record['meta_loss']:.4f}", "inner/s": f"{rate:,.0f}"}
@@ -145,17 +158,11 @@ class Log:
 
     def _go_on(self, path: pathlib.Path, start: int) -> None:
         """Takes over the records up to the step that the run goes on from."""
-        lines = path.read_text().splitlines() if start and path.exists() else []
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # The line that was being written when the run was killed.
-            record = {k: math.nan if v is None else v for k, v in record.items()}
-            if "meta_loss" in record and record["step"] <= start:
-                self.records.append(record)
-            elif "meta_loss" not in record and record["step"] < start:
-                self.evaluations.append(record)  # That of `start` is made again.
+        if start and path.exists():
+            records, evaluations = read_metrics(path)
+            self.records = [r for r in records if r["step"] <= start]
+            # That of `start` is made again.
+            self.evaluations = [e for e in evaluations if e["step"] < start]
 
     def _rewritten(self, path: pathlib.Path) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +172,40 @@ class Log:
         temporary.write_text("".join(lines))
         temporary.replace(path)
         return path.open("a")
+
+
+def read_metrics(path: str | os.PathLike) -> tuple[list[Record], list[Record]]:
+    """The records of meta-steps and those of evaluations in a metrics file.
+
+    Args:
+      path: what `meta_train` wrote as its `metrics_file`; one that is still being
+        written will do.
+
+    Example:
+      >>> records, evaluations = read_metrics("metrics.jsonl")  # doctest: +SKIP
+      >>> lopt.plots.meta_loss_figure(records, evaluations)  # doctest: +SKIP
+    """
+    kinds: tuple[list[Record], list[Record]] = [], []
+    for line in pathlib.Path(path).read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # The line that was being written when the run was killed.
+        record = {k: math.nan if v is None else v for k, v in record.items()}
+        kinds["meta_loss" not in record].append(record)
+    return kinds
+
+
+def check_tensorboard(directory: str | os.PathLike | None) -> None:
+    """Raises `ValueError` if metrics are to go there and cannot.
+
+    All processes ask, so that none waits for one that has stopped.
+    """
+    if directory is not None and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError(
+            f"tensorboard_dir={os.fspath(directory)!r} needs the package tensorboardX; "
+            "install it by `python -m pip install tensorboardX`, or leave this out"
+        )
 
 
 def _finite(record: Record) -> Record:
@@ -178,11 +219,6 @@ def _finite(record: Record) -> Record:
 def _summary_writer(directory: str | os.PathLike | None) -> Any:
     if directory is None:
         return None
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as e:
-        raise ValueError(
-            "tensorboard_dir needs the package tensorboardX, which the extra `log` of "
-            "this package installs"
-        ) from e
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(os.fspath(directory))

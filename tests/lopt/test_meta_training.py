@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import sys
+import time
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from meta_toys import ToyES, quadratic, sgd
 
 import lopt
 from lopt.meta_step import MetaStep
+from lopt.plots import meta_loss_figure
 from lopt.truncation import Constant
 from tasks.base import TaskFamily
 
@@ -60,6 +63,21 @@ def test_a_figure_is_drawn_of_it(tmp_path):
     assert (tmp_path / "meta_loss.png").read_bytes()[1:4] == b"PNG"
     labels = [t.get_text() for a in figure.axes for t in a.get_legend().get_texts()]
     assert labels == ["q3", "q4", "quadratic"]
+
+
+def test_held_out_losses_of_any_size_are_seen_in_it():
+    def axis(*losses):
+        found = [
+            {"step": i, "heldout_valid_loss/t": loss} for i, loss in enumerate(losses)
+        ]
+        return meta_loss_figure([], found).axes[1]
+
+    wide = axis(25000.0, 0.3, np.nan, 0.2)
+    assert wide.get_yscale() == "log"
+    assert wide.yaxis.get_major_formatter()(0.1, 0) == "0.1"
+    narrow = axis(2.3, 0.3)
+    assert {0.5, 1, 2} <= set(narrow.get_yticks().round(6))
+    assert axis(1.0, -0.5).get_yscale() == "linear"
 
 
 def test_all_tasks_every_step_or_one_in_turn():
@@ -173,9 +191,28 @@ def test_metrics_go_to_a_file_and_to_tensorboard(tmp_path):
     assert list((tmp_path / "board").iterdir())
 
 
+def test_compile_time_is_recorded_once_and_not_part_of_the_speed(monkeypatch, tmp_path):
+    late = [0.0]
+    compile_, clock = MetaStep.compile, time.perf_counter
+
+    def slow(self, carry):
+        compile_(self, carry)
+        late[0] = 1000.0
+
+    monkeypatch.setattr(MetaStep, "compile", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    result = train(3, metrics_file=tmp_path / "metrics.jsonl")
+    first, *others = read(tmp_path / "metrics.jsonl")
+    assert first["compile_seconds"] == result.compile_seconds > 1000
+    assert not any("compile_seconds" in record for record in others)
+    assert first["inner_steps_per_second"] > 1
+    assert result.seconds < 500
+
+
 def test_the_bar_shows_meta_loss_and_speed(capsys):
     train(8, progress=True)
     shown = capsys.readouterr().err
+    assert "compiling:   0%" in shown
     assert "8/8" in shown
     assert "loss=" in shown
     assert "inner/s=" in shown
@@ -188,7 +225,8 @@ def test_each_program_is_compiled_once(monkeypatch):
         jax.stages.Lowered, "compile", lambda x: compiled.append(x) or compile_(x)
     )
     train(8, tasks=family(3, 4))
-    assert len(compiled) == 4  # Of each task, the reduction, and what moves theta.
+    # One for each task, two that sum what they found, and one that moves theta.
+    assert len(compiled) == 5
 
 
 def interrupt_at(monkeypatch, step):
@@ -218,7 +256,10 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_bit_for_bit_the_same(
         interrupt_at(patch, 7)
         with pytest.raises(lopt.Interrupted) as e:
             train(20, **kept)
-    assert "interrupted after meta-step 8, saved in" in str(e.value)
+    assert str(e.value) == (
+        f"interrupted after meta-step 8, saved in {tmp_path / 'checkpoints'}; "
+        "resume=True goes on from there"
+    )
     assert len(e.value.result.records) == e.value.result.steps == 8
     shutil.rmtree(tmp_path / "checkpoints/00000008")
     (tmp_path / "checkpoints/00000008.json").unlink()
@@ -229,6 +270,44 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_bit_for_bit_the_same(
     lines = read(tmp_path / "metrics.jsonl")
     assert [x["step"] for x in lines if "meta_loss" in x] == list(range(1, 21))
     assert [x["step"] for x in lines if "meta_loss" not in x] == [0, 4, 8, 12, 16, 20]
+
+
+def test_ctrl_c_while_compiling_ends_the_run_before_its_first_step(
+    monkeypatch, tmp_path
+):
+    compile_ = MetaStep.compile
+
+    def interrupted(self, carry):
+        signal.raise_signal(signal.SIGINT)
+        compile_(self, carry)
+
+    monkeypatch.setattr(MetaStep, "compile", interrupted)
+    with pytest.raises(lopt.Interrupted) as e:
+        train(8, checkpoint_dir=tmp_path / "checkpoints")
+    assert str(e.value) == (
+        "interrupted before the first meta-step; there was nothing to save"
+    )
+    assert not (tmp_path / "checkpoints").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_without_checkpoints_says_that_nothing_is_saved(monkeypatch):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(lopt.Interrupted) as e:
+        train(8)
+    assert str(e.value) == (
+        "interrupted after meta-step 4; without checkpoint_dir, not saved"
+    )
+
+
+def test_a_finished_run_resumes_without_its_metrics(tmp_path):
+    kept = {"checkpoint_dir": tmp_path, "metrics_file": tmp_path / "metrics.jsonl"}
+    whole = train(3, **kept)
+    kept["metrics_file"].unlink()
+    again = train(3, resume=True, **kept)
+    assert again.hyperparams == whole.hyperparams
+    assert list(again.records) == []
+    assert len(again.plot().axes) == 1
 
 
 def test_a_run_goes_on_with_another_number_of_devices(monkeypatch, tmp_path):
@@ -278,6 +357,18 @@ def test_mistakes_are_found_before_anything_is_compiled(monkeypatch, options, me
     with pytest.raises(ValueError) as e:
         train(**{"steps": 3, **options})
     assert message in str(e.value)
+
+
+def test_without_tensorboard_every_process_stops_before_it_compiles(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda _: pytest.fail("compiled something")
+    )
+    with pytest.raises(ValueError, match=r"`python -m pip install tensorboardX`"):
+        train(3, tensorboard_dir=tmp_path)
 
 
 def test_the_meta_optimizer_checks_its_options():
