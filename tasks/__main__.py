@@ -14,7 +14,6 @@ from tasks import registry
 from tasks.coordinates import coordinate_check
 from tasks.evaluation import Evaluation
 from tasks.results import Results
-from tasks.specs import Call, parse_call
 from tasks.suites import get_suite, list_suites
 
 T = TypeVar("T")
@@ -124,11 +123,12 @@ def coord_check(
         out: File of the plot.
         data_dir: Where tasks look for data that is not embedded.
     """
-    call = _checked(lambda: _task_call(task))
-    options = call.kwargs if data_dir is None else {**call.kwargs, "data_dir": data_dir}
+    name, options = _checked(lambda: registry.parse(task))
+    if data_dir is not None:
+        options["data_dir"] = data_dir
     check = _checked(
         lambda: coordinate_check(
-            lambda width: registry.get(call.target, **{**options, "width": width}),
+            lambda width: registry.get(name, **{**options, "width": width}),
             optimizer,
             widths,
             steps,
@@ -167,13 +167,6 @@ def _show(results: Results) -> None:
     print(f"\nrecords {results.directory / 'records'}")
     print(f"plots   {results.directory / 'plots'}")
     print(f"page    {results.to_html()}")
-
-
-def _task_call(task: str) -> Call:
-    call = parse_call("task", task)
-    if call.args:
-        raise ValueError(f"task {task!r}: overrides are keyword arguments")
-    return call
 
 
 def _checked(make: Callable[[], T]) -> T:

@@ -18,7 +18,6 @@ from tasks import registry
 from tasks.base import Task
 from tasks.checks import check_counts, check_known
 from tasks.optimizers import Optimizer, OptimizerLike
-from tasks.specs import parse_call
 from tasks.suites import Entry, Suite, get_suite, list_suites
 
 EVALUATIONS = 25
@@ -91,6 +90,7 @@ def plan(
             "suite": suite.name if suite else None,
             "description": suite.description if suite else None,
             "baseline": _baseline(baseline, suite, [o.name for o in resolved]),
+            "suite_baseline": baseline or (suite.baseline if suite else None),
             "target": entry.target,
             "command": command,
         }
@@ -134,11 +134,9 @@ def _task(entry: Entry, data_dir: str | pathlib.Path | None) -> Task:
             f"suite_or_tasks holds a {type(entry.task).__name__}; allowed are names of "
             "suites and tasks, Task, Entry and Suite"
         )
-    call = parse_call("task", entry.task)
-    if call.args:
-        raise ValueError(f"task {entry.task!r}: overrides are keyword arguments")
+    name, given = registry.parse(entry.task)
     options = {} if data_dir is None else {"data_dir": data_dir}
-    return registry.get(call.target, **{**options, **entry.overrides, **call.kwargs})
+    return registry.get(name, **{**options, **entry.overrides, **given})
 
 
 def _optimizers(

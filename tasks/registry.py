@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.base import Task
 from tasks.checks import check_known
+from tasks.specs import parse_call
 
 _BUILTIN = ("tasks.classification", "tasks.language")
 _BUILDERS: dict[str, Callable[..., Task]] = {}
@@ -51,16 +52,45 @@ def get(name: str, **overrides: Any) -> Task:
       >>> get("digits-mlp", width=32).name
       'digits-mlp(width=32)'
     """
+    full_name = task_name(name, overrides)
+    return dataclasses.replace(_BUILDERS[name](**overrides), name=full_name)
+
+
+def task_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name of the task that `get` would build: what differs from the defaults.
+
+    Raises:
+      ValueError: the name or an override is not allowed.
+
+    Example:
+      >>> task_name("digits-mlp", {"width": 32, "depth": 2})
+      'digits-mlp(width=32)'
+    """
     defaults = _defaults(name)
     for override in overrides:
         check_known(f"{name} override", override, sorted(defaults))
-    task = _BUILDERS[name](**overrides)
     changed = {
         override: value
         for override, value in sorted(overrides.items())
         if override != "data_dir" and value != defaults[override]
     }
-    return dataclasses.replace(task, name=_call(name, changed) if changed else name)
+    return _call(name, changed) if changed else name
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the overrides of a task that is written as a call.
+
+    Raises:
+      ValueError: the call cannot be parsed, or an argument is not a keyword.
+
+    Example:
+      >>> parse("digits-mlp(width=32)")
+      ('digits-mlp', {'width': 32})
+    """
+    call = parse_call("task", text)
+    if call.args:
+        raise ValueError(f"task {text!r}: overrides are keyword arguments")
+    return call.target, call.kwargs
 
 
 def list_tasks() -> list[str]:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks import registry
 from tasks.base import Task
 from tasks.optimizers import OptimizerLike
 
@@ -35,7 +36,10 @@ class Entry:
 
     @property
     def task_name(self) -> str:
-        """The task's name with overrides, without building it.
+        """The name that the task gets, without building it.
+
+        Raises:
+          ValueError: the name or an override is not allowed.
 
         Example:
           >>> Entry("digits-mlp", overrides={"width": 32}).task_name
@@ -43,10 +47,8 @@ class Entry:
         """
         if isinstance(self.task, Task):
             return self.task.name
-        if not self.overrides:
-            return self.task
-        given = ", ".join(f"{k}={v!r}" for k, v in sorted(self.overrides.items()))
-        return f"{self.task}({given})"
+        name, given = registry.parse(self.task)
+        return registry.task_name(name, {**self.overrides, **given})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,12 @@ class Suite:
         """The suite restricted to some tasks; unknown ones come without optimizers.
 
         Args:
-          task_names: names as `Entry.task_name` gives them, or without overrides, which
-            means all entries of that task.
+          task_names: names with overrides, or without, which means all entries of that
+            task.
         """
         chosen = []
         for name in task_names:
-            found = [e for e in self.entries if name in (e.task_name, e.task)]
+            full = Entry(task=name).task_name
+            found = [e for e in self.entries if full == e.task_name or name == e.task]
             chosen += found or [Entry(task=name)]
         return dataclasses.replace(self, entries=tuple(chosen))

@@ -269,6 +269,6 @@ def test_task_specs_take_overrides():
     (record,) = run("digits-mlp(width=8, depth=1)", OPTIMIZERS[0], seeds=1).records
     assert record.task == "digits-mlp(depth=1, width=8)"
     assert record.context["command"] == (
-        "python -m tasks evaluate --task 'digits-mlp(width=8, depth=1)' "
+        "python -m tasks evaluate --task 'digits-mlp(depth=1, width=8)' "
         "--optimizer 'optax:sgd(0.1)' --seeds 1 --steps 12 --eval-every 5"
     )
