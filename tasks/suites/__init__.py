@@ -3,10 +3,11 @@
 from tasks.checks import check_known
 from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
+from tasks.suites.mulo_mini import MULO_MINI
 
 __all__ = ["Entry", "Suite", "get_suite", "list_suites"]
 
-_SUITES = {suite.name: suite for suite in (DEFAULT,)}
+_SUITES = {suite.name: suite for suite in (DEFAULT, MULO_MINI)}
 
 
 def get_suite(name: str) -> Suite:

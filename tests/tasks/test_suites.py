@@ -1,27 +1,45 @@
 """What a suite is, and that those that come with the package are well formed."""
 
+import json
+import pathlib
+
 import pytest
 
+import tasks
 from tasks import registry
-from tasks.optimizers import resolve_all
-from tasks.suites import Entry, Suite, get_suite, list_suites
+from tasks.optimizers import resolve, resolve_all
+from tasks.suites import Entry, Suite, get_suite, list_suites, mulo_mini
+
+SEARCHES = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "mulo-mini"
 
 WIDE, NARROW = (
     Entry("digits-mlp", ("optax:sgd(0.1)",), overrides={"width": width})
-    for width in (64, 8)
+    for width in (16, 8)
 )
 OTHER = Entry("python-docs-lm", ("optax:sgd(0.1)",))
 SUITE = Suite("toys", "Toys.", (WIDE, OTHER, NARROW))
 
 
 def test_overrides_tell_entries_of_one_task_apart():
-    assert WIDE.task_name == "digits-mlp(width=64)"
+    assert WIDE.task_name == "digits-mlp(width=16)"
     assert SUITE.only(["digits-mlp(width=8)"]).entries == (NARROW,)
     assert SUITE.only(["digits-mlp"]).entries == (WIDE, NARROW)
     assert SUITE.only(["mnist-mlp", "python-docs-lm"]).entries == (
         Entry("mnist-mlp"),
         OTHER,
     )
+
+
+def test_an_entry_has_the_name_of_its_task():
+    same = {"width": 64, "data_dir": "/x", "batch_size": 64}
+    entries = Entry("digits-mlp", overrides=same), Entry("digits-mlp(width=64)")
+    assert [entry.task_name for entry in entries] == ["digits-mlp"] * 2
+    mixed = Entry("digits-mlp(width=8)", overrides={"depth": 3})
+    assert mixed.task_name == "digits-mlp(depth=3, width=8)"
+    assert tasks.get("digits-mlp", width=8, depth=3).name == mixed.task_name
+    assert SUITE.only(["digits-mlp(width=16, depth=2)"]).entries == (WIDE,)
+    with pytest.raises(ValueError, match="unknown digits-mlp override 'widht'"):
+        _ = Entry("digits-mlp", overrides={"widht": 8}).task_name
 
 
 @pytest.mark.parametrize("name", list_suites())
@@ -32,3 +50,41 @@ def test_entries_are_distinct_and_name_what_exists(name):
     for entry in entries:
         assert entry.task in registry.list_tasks()
         assert resolve_all(entry.optimizers)
+
+
+def test_mulo_mini_goes_far_beyond_meta_training():
+    entries = get_suite("mulo-mini").entries
+    assert max(e.overrides["width"] for e in entries) == 16 * 64
+    assert max(e.overrides["depth"] for e in entries) == 3 * 3
+    assert max(e.steps for e in entries) == 5 * 1000
+
+
+def test_mulo_mini_runs_every_model_in_each_parametrization():
+    by_model = {}
+    for entry in get_suite("mulo-mini").entries:
+        model = {k: v for k, v in entry.overrides.items() if k != "parametrization"}
+        rules = entry.overrides.get("parametrization", "sp")
+        names = tuple(o.name for o in resolve_all(entry.optimizers))
+        by_model.setdefault(f"{entry.task} {model} {entry.steps}", {})[rules] = names
+    assert len(by_model) == 2 * 6
+    for found in by_model.values():
+        muls, tuned, sp = found.values()
+        assert list(found)[::2] == ["mup", "sp"]
+        assert (muls, tuned) == (("mulo_m", "mulo_s"), ("mup_adam",))
+        assert sp == ("lo_m", "lo_s", "adamw")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "spec"),
+    [("mup_adam", mulo_mini.MUP_ADAM), ("adamw", mulo_mini.ADAMW)],
+)
+def test_mulo_mini_is_tuned_as_the_record_of_the_search_says(optimizer, spec):
+    record = json.loads((SEARCHES / f"{optimizer}.json").read_text())
+    given = dict(resolve(spec).kwargs)
+    if optimizer == "mup_adam":
+        given |= mulo_mini.MULTIPLIERS
+    assert record["configurations"] >= 500
+    assert (record["task"]["width"], record["task"]["depth"]) == (32, 3)
+    assert given == {
+        name: pytest.approx(record["best"][0][name], rel=0.01) for name in given
+    }
