@@ -217,3 +217,26 @@ def resolve_parametrization(
     if base_width is not None:
         changes["base_width"] = base_width
     return dataclasses.replace(made, **changes)
+
+
+def describe(fields: Mapping[str, Any] | None) -> str:
+    """What `resolve_parametrization` would be asked for, from a task's metadata.
+
+    Args:
+      fields: those of a `Parametrization`, as in `Parametrization.metadata`; `None` for
+        the standard one.
+
+    Example:
+      >>> describe(None), describe(dataclasses.asdict(MAXIMAL_UPDATE))
+      ('sp', 'mup')
+      >>> faster = dataclasses.replace(MAXIMAL_UPDATE, output_multiplier=4.0)
+      >>> describe(dataclasses.asdict(faster))
+      'mup(output_multiplier=4.0)'
+    """
+    changes = {
+        name: {k: v for k, v in (fields or {}).items() if v != getattr(known, k, None)}
+        for name, known in PARAMETRIZATIONS.items()
+    }
+    nearest = min(changes, key=lambda name: len(changes[name]))
+    given = ", ".join(f"{k}={v!r}" for k, v in changes[nearest].items())
+    return f"{nearest}({given})" if given else nearest

@@ -166,9 +166,15 @@ def _overview_table(summaries: Summaries) -> str:
 
 
 def _outcome(summary: Summary) -> str:
-    mark = _MARKS.get(summary.verdict, summary.verdict)
-    style = summary.verdict if summary.verdict in ("better", "worse") else ""
-    return f'{_interval(summary.final)}<span class="verdict {style}">{mark}</span>'
+    return _interval(summary.final) + _mark(summary.verdict)
+
+
+def _mark(verdict: str | None) -> str:
+    if verdict is None:
+        return ""
+    style = verdict if verdict in ("better", "worse") else ""
+    shown = _MARKS.get(verdict, verdict)
+    return f'<span class="verdict {style}">{shown}</span>'
 
 
 def _range(values: Iterable[float]) -> str:
@@ -181,22 +187,24 @@ def _baseline(summaries: Iterable[Summary]) -> str:
 
 
 def _scaling(summaries: Summaries) -> list[str]:
-    """Losses over width, where tasks differ in width alone."""
+    """Losses over width, and of parametrizations side by side."""
     parts = []
     for family in families(summaries):
         head = ["optimizer", *(f"width {w}" for w in family.widths)]
-        rows = [
-            (
-                optimizer,
-                [
-                    _interval(by_width[w], 3) if w in by_width else "–"
-                    for w in family.widths
-                ],
-            )
-            for optimizer, by_width in family.losses.items()
-        ]
+        rows = []
+        for optimizer, by_width in family.losses.items():
+            verdicts = family.verdicts.get(optimizer, {})
+            cells = [
+                _interval(by_width[w], 3) + _mark(verdicts.get(w))
+                if w in by_width
+                else "–"
+                for w in family.widths
+            ]
+            rows.append((optimizer, cells))
         parts += [f"<h2>Over width: {text(family.name)}</h2>"]
-        parts += [figure(family.plot(), _SCALING_CAPTION), table(head, rows, "")]
+        if family.is_curve:
+            parts.append(figure(family.plot(), _SCALING_CAPTION))
+        parts.append(table(head, rows, family.baseline or ""))
     return parts
 
 

@@ -62,11 +62,7 @@ class Summary:
         """What the interval of the difference to the baseline says, in words."""
         if self.is_baseline:
             return "baseline"
-        if self.difference is None:
-            return "no baseline"
-        if self.difference.high < 0:
-            return "better"
-        return "worse" if self.difference.low > 0 else "no clear difference"
+        return statistics.verdict(self.difference)
 
     def cost(self, name: str) -> float:
         """The median of a cost over the records (they were measured together)."""
@@ -136,7 +132,8 @@ class Results:
 
         figures = plots.figures(self.summaries())
         for family in scaling.families(self.summaries()):
-            figures[f"{family.name}.scaling"] = family.plot()
+            if family.is_curve:
+                figures[f"{family.name}.scaling"] = family.plot()
         if directory is not None:
             plots.save(figures, pathlib.Path(directory))
         return figures
@@ -180,7 +177,9 @@ def _summarize(cells: dict[str, list[Record]]) -> list[Summary]:
             is_baseline=name == reference,
             difference=None
             if name == reference
-            else _difference(records, cells.get(reference, [])),
+            else statistics.paired_by_seed(
+                _final(records), _final(cells.get(reference, []))
+            ),
         )
         for name, records in cells.items()
     ]
@@ -196,6 +195,8 @@ def valid_losses(records: Sequence[Record]) -> np.ndarray:
 
 
 def _final(records: Sequence[Record]) -> dict[int, float]:
+    if not records:
+        return {}
     losses = valid_losses(records)[:, -1]
     return {r.seed: float(x) for r, x in zip(records, losses, strict=True)}
 
@@ -229,15 +230,3 @@ def _steps_to_target(
         records[0].eval_steps, valid_losses(records), target
     )
     return statistics.interval(steps, statistics.median)
-
-
-def _difference(
-    records: Sequence[Record], baseline: Sequence[Record]
-) -> Interval | None:
-    ours, theirs = _final(records), _final(baseline) if baseline else {}
-    common = sorted(ours.keys() & theirs.keys())
-    if not common:
-        return None
-    return statistics.paired_difference(
-        [ours[s] for s in common], [theirs[s] for s in common]
-    )

@@ -7,7 +7,7 @@ stay finite while few runs diverge, and become infinite when many do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +122,35 @@ def paired_difference(
     both = np.isinf(values) & np.isinf(baseline)
     with np.errstate(invalid="ignore"):
         return interval(np.where(both, 0.0, values - baseline), confidence=confidence)
+
+
+def paired_by_seed(
+    values: Mapping[int, float], baseline: Mapping[int, float]
+) -> Interval | None:
+    """`paired_difference` over the seeds that both have; `None` if there are none.
+
+    Example:
+      >>> paired_by_seed({0: 1.0, 1: 2.0, 2: 9.0}, {0: 2.0, 1: 3.0})
+      Interval(estimate=-1.0, low=-1.0, high=-1.0)
+    """
+    common = sorted(values.keys() & baseline.keys())
+    if not common:
+        return None
+    return paired_difference([values[s] for s in common], [baseline[s] for s in common])
+
+
+def verdict(difference: Interval | None) -> str:
+    """What the interval of a difference in loss to the baseline says, in words.
+
+    Example:
+      >>> verdict(Interval(-1.0, -2.0, -0.5)), verdict(Interval(1.0, -2.0, 3.0))
+      ('better', 'no clear difference')
+    """
+    if difference is None:
+        return "no baseline"
+    if difference.high < 0:
+        return "better"
+    return "worse" if difference.low > 0 else "no clear difference"
 
 
 def steps_to_target(
