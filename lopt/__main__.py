@@ -19,7 +19,7 @@ from lopt import parallel
 from lopt.checkpoint import Checkpoints
 from lopt.config import DEFAULT_PRESET, ESTIMATORS, PRESETS, MetaTrainConfig
 from lopt.factories import describe
-from lopt.meta_training import Interrupted, MetaTraining, meta_train
+from lopt.meta_training import MetaTraining, meta_train
 from lopt.weights import save_pretrained
 
 _PACKAGES = ("mada-optax", "jax", "jaxlib", "optax", "flax", "numpy")
@@ -55,6 +55,8 @@ class Arguments:
 
     config: Annotated[MetaTrainConfig, tyro.conf.arg(name="")]
     where: Annotated[Where, tyro.conf.arg(name="")]
+    estimator: Annotated[str, tyro.conf.arg(metavar="|".join(ESTIMATORS))] = "pes"
+    """Whose options --estimator.* are; --help beside it shows them."""
 
 
 def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTraining:
@@ -62,7 +64,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
 
     Raises:
       ValueError: the configuration does not fit, or the directory holds another run.
-      Interrupted: after Ctrl-C.
+      lopt.Interrupted: after Ctrl-C.
     """
     parallel.start_processes(
         devices=where.devices,
@@ -97,6 +99,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         steps=config.steps,
         schedule=config.schedule,
         seed=config.seed,
+        task_order=config.task_order,
         max_loss=config.max_loss,
         evaluation=evaluation,
         checkpoint_dir=where.out / "checkpoints",
@@ -104,6 +107,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         resume=where.resume,
         metrics_file=where.out / "metrics.jsonl",
         tensorboard_dir=where.out / "tensorboard" if where.tensorboard else None,
+        max_skips=config.max_skips,
     )
     if parallel.is_first_process():
         _write(result, config, where.out, origin)
@@ -114,14 +118,18 @@ def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
     if arguments[:1] != ["meta-train"]:
-        print(f"usage: python -m lopt meta-train [{'|'.join(PRESETS)}] --out DIR ...")
+        print(
+            f"usage: python -m lopt meta-train [{'|'.join(PRESETS)}] --out DIR "
+            "[--resume] [--estimator NAME] ..."
+        )
         print("--help after the name of a preset shows all options")
         raise SystemExit(0 if arguments[:1] in ([], ["-h"], ["--help"]) else 2)
     try:
         parsed = parse(arguments[1:])
         run(parsed.config, parsed.where, arguments)
-    except Interrupted as e:
-        print(f"\n{e}", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        # Of `Interrupted`, all but what to do, which is different here.
+        print(f"\n{str(e).rpartition('; ')[0] or 'interrupted'}", file=sys.stderr)
         again = [word for word in arguments if word != "--resume"]
         command = shlex.join(["python", "-m", "lopt", *again, "--resume"])
         print(f"to go on: {command}", file=sys.stderr)
@@ -133,7 +141,7 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """The arguments after `meta-train`, which start with a preset or leave it out."""
-    rest, estimator = _take_estimator(list(arguments))
+    rest, estimator = list(arguments), _estimator(arguments)
     if rest and rest[0].startswith("--") and rest[0] != "--help":
         rest = [DEFAULT_PRESET, *rest]
     if rest and not rest[0].startswith("-") and rest[0] not in PRESETS:
@@ -148,17 +156,18 @@ def parse(arguments: Sequence[str]) -> Arguments:
     )
 
 
-def _take_estimator(arguments: list[str]) -> tuple[list[str], Any]:
-    """`--estimator NAME` says whose options the `--estimator.…` are."""
-    if "--estimator" not in arguments:
-        return arguments, None
-    i = arguments.index("--estimator")
-    name = arguments[i + 1] if i + 1 < len(arguments) else ""
-    if name not in ESTIMATORS:
-        raise ValueError(
-            f"--estimator must be one of {', '.join(ESTIMATORS)}, got {name!r}"
-        )
-    return arguments[:i] + arguments[i + 2 :], ESTIMATORS[name]()
+def _estimator(arguments: Sequence[str]) -> Any:
+    """The one that `--estimator NAME` or `--estimator=NAME` asks for, or `None`."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, separator, value = word.partition("=")
+        if option == "--estimator":
+            name = value if separator else following
+            if name not in ESTIMATORS:
+                raise ValueError(
+                    f"--estimator must be one of {', '.join(ESTIMATORS)}, got {name!r}"
+                )
+            return ESTIMATORS[name]()
+    return None
 
 
 def _write(
@@ -167,7 +176,7 @@ def _write(
     out: pathlib.Path,
     origin: dict[str, Any],
 ) -> None:
-    last = {k: v for k, v in result.records[-1].items() if v == v}
+    last = {k: v for r in result.records[-1:] for k, v in r.items() if v == v}
     evaluation = result.evaluations[-1] if result.evaluations else {}
     save_pretrained(
         out / "theta.npz",
@@ -183,6 +192,10 @@ def _write(
     print(f"theta     {out / 'theta.npz'}")
     print(f"metrics   {out / 'metrics.jsonl'}")
     print(f"meta-loss {out / 'meta_loss.png'}")
+    print(
+        f"time      {result.compile_seconds:.1f} s to compile, "
+        f"{result.seconds:.1f} s to meta-train and evaluate"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 from typing import Any, Literal
 
+from lopt.augmentation import rescale_weights
 from lopt.estimators import (
     PES,
     FullES,
@@ -28,13 +29,17 @@ class TaskConfig:
     name: str = "digits-mlp"
     """A name that `get` of the module knows."""
     widths: tuple[int, ...] = (32,)
-    """One task per width; every meta-step takes the mean over them."""
+    """One task per width."""
     overrides: tuple[str, ...] = ("depth=3", "batch_size=64", "parametrization=mup")
     """Further arguments of the task, as NAME=VALUE."""
     module: str = "tasks"
     """The module whose `get(name, **overrides)` makes tasks."""
     data_dir: str | None = None
     """The folder of data that is not embedded."""
+    rescale: tuple[float, float] | None = None
+    """LOW HIGH: weights are seen divided by a factor in between, drawn in every run."""
+    rescale_per: Literal["task", "tensor", "parameter"] = "task"
+    """What shares that factor: all weights of a run, those of a tensor, or none."""
 
     def build(self) -> list[Task]:
         """The tasks.
@@ -54,7 +59,10 @@ class TaskConfig:
         options = dict(map(_parse, self.overrides))
         if self.data_dir is not None:
             options["data_dir"] = self.data_dir
-        return [get(self.name, width=width, **options) for width in self.widths]
+        made = [get(self.name, width=width, **options) for width in self.widths]
+        if self.rescale is None:
+            return made
+        return [rescale_weights(task, *self.rescale, self.rescale_per) for task in made]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +79,16 @@ class EvaluationConfig:
     """Trainings per width."""
 
     def build(self, task: TaskConfig) -> HeldOut | None:
-        """What `meta_train` takes."""
+        """What `meta_train` takes; its tasks are not rescaled."""
         if not self.every:
             return None
-        tasks = dataclasses.replace(task, widths=self.widths).build()
+        tasks = dataclasses.replace(task, widths=self.widths, rescale=None).build()
         return HeldOut(tasks, self.every, self.steps, self.num_seeds)
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaTrainConfig:
-    """A meta-training run; what it depends on and nothing else."""
+    """A meta-training run: what it depends on."""
 
     architecture: SmallFC
     task: TaskConfig
@@ -94,6 +102,10 @@ class MetaTrainConfig:
     """Decides all randomness."""
     max_loss: float | None = None
     """Inner losses above it count as it."""
+    task_order: Literal["all", "round_robin"] = "all"
+    """Every meta-step takes the mean over all tasks, or one of them in turn."""
+    max_skips: int = 20
+    """Meta-gradients in a row that may be not finite before the run stops."""
 
 
 def _preset(
@@ -122,8 +134,11 @@ DEFAULT_PRESET = "mulo-s"
 PRESETS = {
     "mulo-s": ("muLO, one width", _preset("mup", (32,))),
     "mulo-m": ("muLO, three widths", _preset("mup", (16, 32, 64))),
-    "lo-s": ("its twin in standard parametrization", _preset("sp", (32,))),
-    "lo-m": ("its twin in standard parametrization", _preset("sp", (16, 32, 64))),
+    "lo-s": ("mulo-s in standard parametrization, one width", _preset("sp", (32,))),
+    "lo-m": (
+        "mulo-m in standard parametrization, three widths",
+        _preset("sp", (16, 32, 64)),
+    ),
 }
 
 

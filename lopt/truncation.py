@@ -45,6 +45,11 @@ class Schedule(Protocol):
 class LogUniform:
     """Lengths `floor(exp(U(ln shortest, ln longest)))`.
 
+    Attributes:
+      shortest: steps of the shortest run.
+      longest: steps of the longest run.
+      stagger: first runs are shortened by 0 to `stagger - 1` steps.
+
     Raises:
       ValueError: `shortest` < 1, `longest` < `shortest`, or `stagger` < 0.
 
@@ -78,6 +83,10 @@ class LogUniform:
 @dataclasses.dataclass(frozen=True)
 class Constant:
     """Every run has the same length.
+
+    Attributes:
+      length: steps of every run.
+      stagger: first runs are shortened by 0 to `stagger - 1` steps.
 
     Raises:
       ValueError: `length` < 1 or `stagger` < 0.

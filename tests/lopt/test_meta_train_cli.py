@@ -1,6 +1,8 @@
 """The command line: a directory with everything in it, one line for mistakes."""
 
+import itertools
 import json
+import re
 import signal
 import sys
 
@@ -73,7 +75,8 @@ def test_a_run_leaves_everything_in_its_directory(run, tmp_path, monkeypatch):
         patch.setattr(MetaStep, "__call__", interrupted)
         code, _, err = run(*command)
     assert code == 130
-    assert "interrupted after meta-step 5, saved in" in err
+    assert "\ninterrupted after meta-step 5, saved in" in err
+    assert "resume=True" not in err
     assert "to go on: python -m lopt meta-train mulo-s --out here" in err
     assert err.strip().endswith("--resume")
     code, _, err = run(*command)
@@ -83,6 +86,10 @@ def test_a_run_leaves_everything_in_its_directory(run, tmp_path, monkeypatch):
     assert code == 0, err
     assert "6/6" in err
     assert "here/theta.npz" in out
+    assert re.search(r"time +[\d.]+ s to compile, [\d.]+ s to meta-train", out)
+    lines = (tmp_path / "here/metrics.jsonl").read_text().splitlines()
+    started = [r["step"] for r in map(json.loads, lines) if "compile_seconds" in r]
+    assert started == [1, 6]
     assert {p.name for p in (tmp_path / "here").iterdir()} == {
         "checkpoints",
         "config.json",
@@ -102,6 +109,55 @@ def test_a_run_leaves_everything_in_its_directory(run, tmp_path, monkeypatch):
     assert jax.tree.structure(theta) == jax.tree.structure(start)
     transformation = lopt.mulo(tmp_path / "here/theta.npz")
     assert transformation.init({"w": np.ones((2, 2), np.float32)}).count == 0
+
+
+def test_ctrl_c_while_compiling_is_no_traceback(run, monkeypatch):
+    def interrupted(times):
+        def compile_(self, carry):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            return real(self, carry)
+
+        return compile_
+
+    real = MetaStep.compile
+    for times, message in ((1, "before the first meta-step"), (2, "")):
+        monkeypatch.setattr(MetaStep, "compile", interrupted(times))
+        code, _, err = run("meta-train", "--out", f"x{times}", *TINY)
+        assert code == 130
+        assert f"\ninterrupted {message}".rstrip() + "\nto go on: python -m" in err
+        assert "Traceback" not in err
+
+
+def test_a_finished_run_without_its_metrics_is_written_again(run, tmp_path):
+    command = ["meta-train", "--out", "x", *TINY]
+    assert run(*command)[0] == 0
+    (tmp_path / "x/metrics.jsonl").unlink()
+    (tmp_path / "x/theta.npz").unlink()
+    code, _, err = run(*command, "--resume")
+    assert code == 0, err
+    assert (tmp_path / "x/theta.npz").exists()
+
+
+def test_order_of_tasks_and_their_rescaling(run, tmp_path):
+    options = ["--task.widths", "3", "4", "--task-order", "round_robin"]
+    rescale = ["--task.rescale", "0.1", "10", "--task.rescale-per", "tensor"]
+    code, _, err = run("meta-train", "--out", "x", *TINY, *options, *rescale)
+    assert code == 0, err
+    lines = map(json.loads, (tmp_path / "x/metrics.jsonl").read_text().splitlines())
+    *records, last = lines
+    assert [k for r in records for k in r if k.startswith("meta_loss/")] == [
+        f"meta_loss/quadratic(width={width})-rescaled" for width in 3 * (3, 4)
+    ]
+    assert "heldout_valid_loss/quadratic(width=5)" in last
+
+
+def test_it_gives_up_after_as_many_skips_as_one_likes(run, monkeypatch):
+    given = []
+    monkeypatch.setattr(cli, "meta_train", lambda *_, **kw: given.append(kw) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("meta-train", "--out", "x", *TINY, "--max-skips", "3")
+    assert given[0]["max_skips"] == 3
 
 
 def test_presets_are_the_recipe():
@@ -128,6 +184,8 @@ def test_options_of_any_estimator():
         assert parsed.config.estimator == estimator(num_particles=24)
         assert parsed.config.task == PRESETS["lo-m"][1].task
     assert cli.parse(["--out", "x"]).config == PRESETS["mulo-s"][1]
+    joined = cli.parse(["--estimator=full-es", "--out=x"])
+    assert joined.config.estimator == lopt.FullES()
 
 
 def test_overrides_are_literals_or_words(monkeypatch):
@@ -173,8 +231,28 @@ def test_help_names_the_presets_and_their_options(run):
     code, out, _ = run()
     assert code == 0
     assert "meta-train [mulo-s|mulo-m|lo-s|lo-m] --out DIR" in out
+    assert "[--estimator NAME]" in out
+    code, out, _ = run("meta-train", "--help")
+    assert code == 0
+    assert "standard parametrization, one width" in out
+    assert "standard parametrization, three widths" in out
     code, out, _ = run("meta-train", "mulo-m", "--help")
     assert code == 0
     assert "--estimator.truncation-length" in out
     assert "16 32 64" in out
+    assert f"--estimator {'|'.join(ESTIMATORS)}" in out
     assert run("meta-tran")[0] == 2
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_option_is_explained(run, estimator):
+    code, out, _ = run("meta-train", "mulo-s", "--estimator", estimator, "--help")
+    assert code == 0
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    bare = [
+        option
+        for option, text in itertools.pairwise(lines)
+        if re.match("--(?!architecture)", option)
+        and (not text or text.startswith("(default"))
+    ]
+    assert bare == []
