@@ -10,24 +10,26 @@ import time
 
 import jax
 import numpy as np
-from meta_toys import ToyES, quadratic, sgd
+import optax
+from meta_toys import quadratic
 
 import lopt
 from lopt import checkpoint
 from lopt.meta_step import MetaStep
-from lopt.truncation import Constant
+from lopt.truncation import LogUniform
 
 STEPS, EVERY = 20, 4
 
 
 def run(directory, **options):
+    """Particles carry Adam's moments and perturbations, and restart at random times."""
     return lopt.meta_train(
-        sgd(),
-        {"learning_rate": 0.1},
+        optax.inject_hyperparams(optax.adam)(learning_rate=0.03, b1=0.9),
+        {"learning_rate": 0.03, "b1": 0.8},
         quadratic(),
-        ToyES(),
+        lopt.PES(num_particles=4, std=0.01, truncation_length=5),
         steps=STEPS,
-        schedule=Constant(20),
+        schedule=LogUniform(4, 20, stagger=5),
         mesh=lopt.particle_mesh(jax.devices()[:1]),
         progress=False,
         checkpoint_dir=directory / "checkpoints",
