@@ -198,7 +198,11 @@ class Unroll:
         def advance(runs, now):
             ticks, keys = now
             thetas = theta_at(ticks.episode)
-            runs, loss = self._train(runs, thetas, keys, data)
+            # What a run leaves behind when it has ended may be NaN, and its gradient is
+            # to be 0, not 0 · NaN. The compiler drops a choice between equals.
+            ended = jax.lax.stop_gradient((runs, thetas))
+            runs, trained = _where(ticks.restart, ended, (runs, thetas))
+            runs, loss = self._train(runs, trained, keys, data)
             # Not batched, so that only a restart pays for the initialisation.
             runs = jax.lax.cond(
                 ticks.restart.any(),

@@ -21,6 +21,7 @@ class TruncatedBackprop:
 
     No gradient goes back beyond the start of the truncation. The estimate has little
     variance, is biased towards short horizons, and can explode if training is chaotic.
+    A particle that has a loss which is not finite adds nothing to it.
 
     Attributes:
       num_particles: runs, over all devices.
@@ -85,7 +86,11 @@ class TruncatedBackprop:
         gradients, (particles, trajectory) = jax.grad(total_loss, has_aux=True)(
             _copies(theta, indices)
         )
-        gradient = jax.tree.map(lambda leaf: leaf.sum(axis=(0, 1)), gradients)
+        finite = trajectory.finite.all(axis=(0, 2))
+        only_finite = jax.vmap(jnp.where, in_axes=(0, 0, None))
+        gradient = jax.tree.map(
+            lambda leaf: only_finite(finite, leaf, 0.0).sum(axis=(0, 1)), gradients
+        )
         return particles, summarize(gradient, trajectory)
 
 
