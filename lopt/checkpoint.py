@@ -193,7 +193,9 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """`{"estimator": {"std": 1}}` as `{"estimator.std": 1}`."""
+    """`{"estimator": {"std": 1}}` as `{"estimator.std": 1}`; lists by position."""
+    if isinstance(value, list):
+        value = {str(i): v for i, v in enumerate(value)}
     if not isinstance(value, dict):
         return {name: value}
     return {

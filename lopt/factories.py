@@ -98,19 +98,5 @@ def is_learned(make_transform: Any) -> bool:
     )
 
 
-def describe(value: Any) -> Any:
-    """JSON that tells configurations apart: dataclasses by field, the rest by name."""
-    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        fields = {k: describe(getattr(value, k)) for k in value.__dataclass_fields__}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, dict):
-        return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return getattr(value, "__qualname__", type(value).__name__)
-
-
 def _members(member: Task | TaskFamily) -> tuple[Task, ...]:
     return member.tasks if isinstance(member, TaskFamily) else (member,)

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from lopt import factories, parallel
 from lopt.checkpoint import Checkpoints
 from lopt.checks import check_counts, check_option
+from lopt.description import describe
 from lopt.estimators.base import Estimator
-from lopt.factories import describe
 from lopt.heldout import HeldOut, evaluator
 from lopt.interruption import Interruption
 from lopt.meta_loop import Loop
