@@ -143,8 +143,7 @@ axes[-1].legend()
 # ## Anything with `hyperparams`
 #
 # Meta-training knows nothing of networks. It moves whatever stands in the `hyperparams`
-# of an optimizer's state: here AdamW's learning rate, as its logarithm, from a start
-# that is a hundred times too low.
+# of an optimizer's state: here AdamW's learning rate, as its logarithm, from 1e-4.
 
 # %%
 tuned = lopt.meta_train(

@@ -1,10 +1,67 @@
-"""The README's code runs, and CI runs the README's test command."""
+"""What the documents tell to run can be run, and CI runs the README's test command."""
 
+import importlib.util
 import pathlib
 import re
+import shlex
+import sys
+
+import pytest
+
+import lopt.__main__
+import tasks.__main__
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+OURS = ("benchmarks", "lopt", "tasks")
+
+
+def commands():
+    """Those of ours in shell blocks, and those in the text that have arguments."""
+    for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
+        text = (ROOT / name).read_text()
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        inline = re.findall(r"`(python\s+-m\s+[^`\s]+\s+[^`\s]+\s+[^`]+)`", prose)
+        inline = [" ".join(command.split()) for command in inline]
+        for line in "\n".join([*blocks, *inline]).replace("\\\n", "").splitlines():
+            for command in line.split(" && "):
+                python, *words = shlex.split(command, comments=True) or [""]
+                if python == "python" and words[1].split(".")[0] in OURS:
+                    yield words[1:]
+
+
+COMMANDS = sorted({shlex.join(words) for words in commands()})
+
+
+class Understood(Exception):
+    """A command got past its arguments."""
+
+
+def understood(*_, **__):
+    raise Understood
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command, monkeypatch):
+    module, *arguments = shlex.split(command)
+    assert importlib.util.find_spec(module) is not None
+    if module == "lopt":
+        assert arguments[0] == "meta-train"
+        lopt.__main__.parse(arguments[1:])
+    elif module == "tasks":
+        for name in ("Evaluation", "coordinate_check"):
+            monkeypatch.setattr(tasks.__main__, name, understood)
+        monkeypatch.setattr(tasks.__main__.Results, "load", understood)
+        monkeypatch.setattr(tasks.__main__.registry, "list_tasks", understood)
+        monkeypatch.setattr(sys, "argv", ["tasks", *arguments])
+        with pytest.raises(Understood):
+            tasks.__main__.main()
+
+
+def test_there_are_commands_of_both_modules():
+    found = {" ".join(shlex.split(command)[:2]) for command in COMMANDS}
+    assert {"tasks evaluate", "tasks coord-check", "lopt meta-train"} <= found
 
 
 def test_python_blocks_run_one_after_the_other():
