@@ -13,5 +13,13 @@ from mada_optax.members import amsgrad as amsgrad
 from mada_optax.members import avgrad as avgrad
 from mada_optax.members import lion as lion
 from mada_optax.members import yogi as yogi
+from mada_optax.meta_adamw.alias import MetaAdamW as MetaAdamW
+from mada_optax.meta_adamw.alias import meta_adamw as meta_adamw
+from mada_optax.meta_adamw.alias import meta_update as meta_update
+from mada_optax.meta_adamw.meta_step import MetaAux as MetaAux
+from mada_optax.meta_adamw.transform import MetaAdamWState as MetaAdamWState
+from mada_optax.meta_adamw.uncertainty import (
+    uncertainty_weighting as uncertainty_weighting,
+)
 from mada_optax.transform import MadaState as MadaState
 from mada_optax.transform import diagnostics as diagnostics

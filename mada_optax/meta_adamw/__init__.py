@@ -1,0 +1,1 @@
+"""MetaAdamW: AdamW whose step and decay a small Transformer scales, group by group."""
