@@ -18,7 +18,7 @@ import tyro
 from lopt import parallel
 from lopt.checkpoint import Checkpoints
 from lopt.config import DEFAULT_PRESET, ESTIMATORS, PRESETS, MetaTrainConfig
-from lopt.factories import describe
+from lopt.description import describe
 from lopt.meta_training import MetaTraining, meta_train
 from lopt.weights import save_pretrained
 
