@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -21,6 +22,38 @@ def check_counts(minimum: int = 1, **counts: int) -> None:
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+
+
+def check_fractions(**fractions: float) -> None:
+    """Raises `ValueError` unless every keyword argument is at least 0 and less than 1.
+
+    Example:
+      >>> check_fractions(dropout=1.0)
+      Traceback (most recent call last):
+      ...
+      ValueError: dropout must be at least 0 and less than 1, got 1.0
+    """
+    for name, value in fractions.items():
+        if isinstance(value, str) or not 0 <= value < 1:
+            raise ValueError(
+                f"{name} must be at least 0 and less than 1, got {value!r}"
+            )
+
+
+def check_numbers(*, above: float = -math.inf, **numbers: float) -> None:
+    """Raises `ValueError` unless every keyword argument is a finite number > `above`.
+
+    Example:
+      >>> check_numbers(above=0, tolerance=-0.1)
+      Traceback (most recent call last):
+      ...
+      ValueError: tolerance must be a finite number > 0, got -0.1
+    """
+    least = "" if above == -math.inf else f" > {above:g}"
+    for name, value in numbers.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and above < value < math.inf):
+            raise ValueError(f"{name} must be a finite number{least}, got {value!r}")
 
 
 def check_known(kind: str, name: str, allowed: Iterable[str]) -> None:

@@ -49,7 +49,7 @@ def find_files(
     most_complete: tuple[int, str] = (0, "")
     for folder in candidates:
         for name, files in layouts.items():
-            missing = [file for file in files if not (folder / file).is_file()]
+            missing = [file for file in files if not (folder / file).exists()]
             if not missing:
                 return name, folder
             found = len(files) - len(missing)
