@@ -2,8 +2,8 @@
 
 The weights of `lopt` are meta-trained on digits, on networks of width 32 (`_s`) or of
 widths 16, 32 and 64 (`_m`), three hidden layers deep, in runs of up to 1000 steps. Here
-they train networks of up to 16 times that width, three times that depth, and five times
-as long, on digits and on Fashion-MNIST, which they have not seen.
+they train networks of up to 16 times the widest that they know, three times that depth,
+and five times as long, on digits and on Fashion-MNIST, which they have not seen.
 
 Each μLO has a twin, `lo_*`, that was meta-trained with the same budget in standard
 parametrization, and is run in it. Adam in muP and AdamW won the grid searches of
@@ -22,8 +22,7 @@ WIDTHS = (32, 128, 512, 1024)
 STEPS = 250
 EVALUATIONS = 10
 
-MULO = tuple((name, f"lopt:mulo({name!r})") for name in ("mulo_m", "mulo_s"))
-LO = tuple((name, f"lopt:mulo({name!r})") for name in ("lo_m", "lo_s"))
+WIDEST_SEEN = {"m": 64, "s": 32}
 MUP_ADAM = "tasks:mup_adam(learning_rate=0.01)"
 MULTIPLIERS = {
     "input_multiplier": 16.0,
@@ -33,7 +32,13 @@ MULTIPLIERS = {
 ADAMW = "optax:adamw(learning_rate=0.0119, weight_decay=0.1)"
 
 
-def _twins(task: str, steps: int, **overrides) -> tuple[Entry, ...]:
+def _learned(kind: str, width: int) -> tuple[tuple[str, str], ...]:
+    """The weights that have seen at least a sixteenth of that width."""
+    names = [f"{kind}_{x}" for x, seen in WIDEST_SEEN.items() if width <= 16 * seen]
+    return tuple((name, f"lopt:mulo({name!r})") for name in names)
+
+
+def _twins(task: str, steps: int, width: int, **overrides) -> tuple[Entry, ...]:
     """One model in each of the parametrizations, with the optimizers made for it."""
     tuned = ", ".join(f"{name}={value}" for name, value in MULTIPLIERS.items())
     return tuple(
@@ -41,13 +46,13 @@ def _twins(task: str, steps: int, **overrides) -> tuple[Entry, ...]:
             task=task,
             steps=steps,
             eval_every=steps // EVALUATIONS,
-            overrides={**overrides, **rules},
+            overrides={"width": width, **overrides, **rules},
             optimizers=optimizers,
         )
         for rules, optimizers in (
-            ({"parametrization": "mup"}, MULO),
+            ({"parametrization": "mup"}, _learned("mulo", width)),
             ({"parametrization": f"mup({tuned})"}, (MUP_ADAM,)),
-            ({}, (*LO, ADAMW)),
+            ({}, (*_learned("lo", width), ADAMW)),
         )
     )
 

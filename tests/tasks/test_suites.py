@@ -8,7 +8,8 @@ import pytest
 import tasks
 from tasks import registry
 from tasks.optimizers import resolve, resolve_all
-from tasks.suites import Entry, Suite, get_suite, list_suites, mulo_mini
+from tasks.planning import plan
+from tasks.suites import Entry, Suite, get_suite, list_suites, mulo_mini, sweep
 
 SEARCHES = pathlib.Path(__file__).parents[2] / "benchmarks" / "results" / "mulo-mini"
 
@@ -42,6 +43,32 @@ def test_an_entry_has_the_name_of_its_task():
         _ = Entry("digits-mlp", overrides={"widht": 8}).task_name
 
 
+def test_what_the_suite_compares_with_is_known_where_it_was_not_run():
+    without = Suite("toys", "Toys.", (WIDE,), baseline="mup_adam")
+    for baseline, expected in ((None, "mup_adam"), ("sgd", "sgd")):
+        (cell,) = plan(without, baseline=baseline)
+        assert cell.context["baseline"] == "sgd"
+        assert cell.context["suite_baseline"] == expected
+
+
+def test_a_sweep_is_over_the_tasks_of_the_suite_with_their_overrides(monkeypatch):
+    asked = []
+
+    class Stop(Exception):
+        pass
+
+    def evaluate(suite, *_, **__):
+        asked.extend(suite.entries)
+        raise Stop
+
+    monkeypatch.setattr(sweep, "evaluate", evaluate)
+    monkeypatch.setattr(sweep, "get_suite", lambda name: SUITE)
+    with pytest.raises(Stop):
+        sweep.sweep("toys")
+    assert [e.task_name for e in asked] == [e.task_name for e in SUITE.entries]
+    assert [e.steps for e in asked] == [e.steps for e in SUITE.entries]
+
+
 @pytest.mark.parametrize("name", list_suites())
 def test_entries_are_distinct_and_name_what_exists(name):
     entries = get_suite(name).entries
@@ -70,8 +97,18 @@ def test_mulo_mini_runs_every_model_in_each_parametrization():
     for found in by_model.values():
         muls, tuned, sp = found.values()
         assert list(found)[::2] == ["mup", "sp"]
-        assert (muls, tuned) == (("mulo_m", "mulo_s"), ("mup_adam",))
-        assert sp == ("lo_m", "lo_s", "adamw")
+        assert tuned == ("mup_adam",)
+        assert sp[-1] == "adamw"
+        assert [n.replace("mulo", "lo") for n in muls] == list(sp[:-1])
+
+
+def test_mulo_mini_asks_of_weights_sixteen_times_the_width_they_have_seen():
+    by_width = {}
+    for entry in get_suite("mulo-mini").entries:
+        names = {o.name for o in resolve_all(entry.optimizers)}
+        by_width.setdefault(entry.overrides["width"], set()).update(names)
+    assert {"mulo_m", "mulo_s", "lo_m", "lo_s"} < by_width[512]
+    assert by_width[1024] == {"mulo_m", "lo_m", "mup_adam", "adamw"}
 
 
 @pytest.mark.parametrize(
