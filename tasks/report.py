@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from tasks import plots, statistics, tables
 from tasks.markup import definitions, document, figure, soften_bounds, table, text
+from tasks.parametrization import describe
 from tasks.records import Record
 from tasks.results import Results, Summary
-from tasks.scaling import families
+from tasks.scaling import Family, families
 
 Summaries = Mapping[str, list[Summary]]
 
@@ -38,6 +39,22 @@ _SCALING_CAPTION = (
     "Final training loss, the mean over the last twentieth of the steps, by width. "
     "Line: interquartile mean over seeds; band: its 95 % bootstrap interval. A run "
     "that diverged counts as +∞; where that makes the estimate infinite is a gap."
+)
+_FAMILY_READING = (
+    "Final training loss, the mean over the last twentieth of the steps: interquartile "
+    "mean over seeds with its 95 % bootstrap interval. ▼ better and ▲ worse than the "
+    "baseline of the suite (shaded) at the same width: the interval of the seed-by-"
+    "seed difference lies wholly on one side of 0; ○ unclear: it does not. "
+    "Parametrizations: sp is the standard one, mup the maximal-update one."
+)
+_STOPPING_READING = (
+    "A run stops after {patience} evaluations in a row whose validation loss is not "
+    "below the best one by more than {min_delta:g}; the weights of the best one are "
+    "restored. Computed from the records of whole runs. Steps and time to stop: "
+    "medians over seeds, > where the end of the run comes first; the time is the share "
+    "of the steps in the run seconds of all seeds side by side, evaluations and "
+    "meta-updates included. Restored loss, and its difference to the baseline's seed "
+    "by seed: interquartile means. All with 95 % bootstrap intervals."
 )
 _METHOD = (
     "Seeds are paired: the initial parameters, the batches and the noise of a step "
@@ -69,6 +86,9 @@ def page(results: Results) -> str:
     """
     summaries = results.summaries()
     figures = plots.figures(summaries)
+    in_families = families(summaries)
+    shown = {task for family in in_families for task in family.tasks}
+    alone = {task: found for task, found in summaries.items() if task not in shown}
     suite = results.records[0].context["suite"]
     title = f"Evaluation: {suite}" if suite else "Evaluation"
     return document(
@@ -76,14 +96,15 @@ def page(results: Results) -> str:
         [
             f"<h1>{text(title)}</h1>",
             _lead(summaries, results.records[0]),
-            _contents(summaries),
+            _contents(in_families, alone),
+            *(part for family in in_families for part in _family_section(family)),
+            *([f'<p class="note">{text(_FAMILY_READING)}</p>'] if in_families else []),
             "<h2>Overview</h2>",
             "<ul>",
-            *(f"<li>{_verdict(of_task)}</li>" for of_task in summaries.values()),
+            *(f"<li>{_verdict(of_task)}</li>" for of_task in alone.values()),
             "</ul>",
-            _overview_table(summaries),
+            _overview_table(summaries, alone),
             f'<p class="note">{text(_READING)}</p>',
-            *_scaling(summaries),
             *(_task_section(of_task, figures) for of_task in summaries.values()),
             '<h2 id="reproduce">How to reproduce</h2>',
             *_reproduction(summaries, results.records),
@@ -109,11 +130,15 @@ def _lead(summaries: Summaries, record: Record) -> str:
     return f'<p class="lead">{text(" ".join(s for s in said if s))}</p>'
 
 
-def _contents(summaries: Summaries) -> str:
-    links = [(_anchor(task), task) for task in summaries]
+def _contents(in_families: Sequence[Family], alone: Summaries) -> str:
+    links = [(_anchor(family.name), family.name) for family in in_families]
+    links += [(_anchor(task), task) for task in alone]
     links += [("reproduce", "How to reproduce"), ("method", "How it was measured")]
-    shown = "".join(f'<a href="#{anchor}">{text(name)}</a>' for anchor, name in links)
-    return f"<nav>{shown}</nav>"
+    return f"<nav>{_links(links)}</nav>"
+
+
+def _links(links: Iterable[tuple[str, str]]) -> str:
+    return "".join(f'<a href="#{anchor}">{text(name)}</a> ' for anchor, name in links)
 
 
 def _verdict(of_task: Sequence[Summary]) -> str:
@@ -144,21 +169,22 @@ def _verdict(of_task: Sequence[Summary]) -> str:
     return f"<b>{text(best.task)}</b>: {text(' '.join(said))}"
 
 
-def _overview_table(summaries: Summaries) -> str:
-    """Optimizers by tasks: final loss, what it means, and what an update costs."""
+def _overview_table(summaries: Summaries, tasks: Iterable[str]) -> str:
+    """Optimizers by `tasks`: final loss, what it means, and what an update costs."""
+    tasks = list(tasks)
     by_name: dict[str, dict[str, Summary]] = {}
     for task, of_task in summaries.items():
         for s in of_task:
             by_name.setdefault(s.optimizer, {})[task] = s
     head = [
         "optimizer",
-        *map(text, summaries),
+        *map(text, tasks),
         "update time<br>× adamw",
         "state<br>B/param",
     ]
     rows = []
     for name, found in by_name.items():
-        cells = [_outcome(found[task]) if task in found else "–" for task in summaries]
+        cells = [_outcome(found[task]) if task in found else "–" for task in tasks]
         for cost in ("update_ratio_to_adamw", "state_bytes_per_parameter"):
             cells.append(_range(s.cost(cost) for s in found.values()))
         rows.append((name, cells))
@@ -186,26 +212,24 @@ def _baseline(summaries: Iterable[Summary]) -> str:
     return next((s.optimizer for s in summaries if s.is_baseline), "")
 
 
-def _scaling(summaries: Summaries) -> list[str]:
-    """Losses over width, and of parametrizations side by side."""
-    parts = []
-    for family in families(summaries):
-        head = ["optimizer", *(f"width {w}" for w in family.widths)]
-        rows = []
-        for optimizer, by_width in family.losses.items():
-            verdicts = family.verdicts.get(optimizer, {})
-            cells = [
-                _interval(by_width[w], 3) + _mark(verdicts.get(w))
-                if w in by_width
-                else "–"
-                for w in family.widths
-            ]
-            rows.append((optimizer, cells))
-        parts += [f"<h2>Over width: {text(family.name)}</h2>"]
-        if family.is_curve:
-            parts.append(figure(family.plot(), _SCALING_CAPTION))
-        parts.append(table(head, rows, family.baseline or ""))
-    return parts
+def _family_section(family: Family) -> Iterator[str]:
+    """Losses over width, or of parametrizations side by side."""
+    kind = "Over width" if family.is_curve else "Side by side"
+    yield f'<h2 id="{_anchor(family.name)}">{kind}: {text(family.name)}</h2>'
+    if family.is_curve:
+        yield figure(family.plot(), _SCALING_CAPTION)
+    head = ["optimizer", *(f"width {w}" for w in family.widths)]
+    rows = []
+    for optimizer, by_width in family.losses.items():
+        verdicts = family.verdicts.get(optimizer, {})
+        cells = [
+            _interval(by_width[w], 3) + _mark(verdicts.get(w)) if w in by_width else "–"
+            for w in family.widths
+        ]
+        rows.append((optimizer, cells))
+    yield table(head, rows, family.baseline or "")
+    links = _links((_anchor(task), task) for task in family.tasks)
+    yield f'<nav class="note">{links}</nav>'
 
 
 def _task_section(of_task: Sequence[Summary], figures: Mapping[str, Figure]) -> str:
@@ -216,7 +240,7 @@ def _task_section(of_task: Sequence[Summary], figures: Mapping[str, Figure]) -> 
             f" Horizontal line: the target loss {tables.number(of_task[0].target)}."
         )
     parts = [f'<h2 id="{_anchor(task)}">{text(task)}</h2>', _task_facts(of_task)]
-    parts += [_outcomes_table(of_task), *_divergences(of_task)]
+    parts += [_outcomes_table(of_task), *_divergences(of_task), *_stopping(of_task)]
     parts.append(figure(figures[f"{task}.loss"], caption))
     if f"{task}.hyperparams" in figures:
         parts.append(figure(figures[f"{task}.hyperparams"], _HYPERPARAMS_CAPTION))
@@ -228,6 +252,9 @@ def _task_facts(of_task: Sequence[Summary]) -> str:
     metadata = dict(config["task_metadata"])
     metadata.pop("sha256", None)
     data = {k: metadata.pop(k) for k in ("dataset", "source", "sizes") if k in metadata}
+    rules = describe(metadata.pop("parametrization", None))
+    if rules != "sp":
+        metadata["parametrization"] = rules
     facts = {
         "data": _sentence(data),
         "model": _sentence(metadata),
@@ -268,6 +295,22 @@ def _outcomes_table(of_task: Sequence[Summary]) -> str:
         ]
         rows.append((s.optimizer, cells))
     return table(head, rows, _baseline(of_task))
+
+
+def _stopping(of_task: Sequence[Summary]) -> list[str]:
+    """What early stopping makes of the runs, where the suite asks for it."""
+    if not any(s.stopping for s in of_task):
+        return []
+    rule = of_task[0].records[0].context["early_stopping"]
+    rows = [
+        (s.optimizer, [soften_bounds(cell) for cell in tables.stopping_row(s)])
+        for s in of_task
+    ]
+    return [
+        "<h3>With early stopping</h3>",
+        table(["optimizer", *tables.STOPPING_COLUMNS], rows, _baseline(of_task)),
+        f'<p class="note">{text(_STOPPING_READING.format(**rule))}</p>',
+    ]
 
 
 def _costs_table(of_task: Sequence[Summary]) -> str:

@@ -39,6 +39,7 @@ class Family:
 
     Attributes:
       name: data set, model and steps.
+      tasks: the names of the tasks.
       losses: final training loss by optimizer and width: the mean over the last
         twentieth of the steps, +inf for a run that diverged. Where there are several
         parametrizations, that of an optimizer is in its name.
@@ -48,6 +49,7 @@ class Family:
     """
 
     name: str
+    tasks: tuple[str, ...]
     losses: Mapping[str, Mapping[int, Interval]]
     verdicts: Mapping[str, Mapping[int, str]]
     baseline: str | None
@@ -125,11 +127,12 @@ def _family(name: str, runs: _Runs) -> Family:
         labels[key]: {w: _final_training_losses(r) for w, r in by_width.items()}
         for key, by_width in runs.items()
     }
-    (records, *_) = next(iter(runs.values())).values()
-    asked = records[0].context.get("suite_baseline")
+    first = [records[0] for by_width in runs.values() for records in by_width.values()]
+    asked = first[0].context.get("suite_baseline")
     baseline = next((labels[key] for key in runs if key[0] == asked), None)
     return Family(
         name,
+        tuple(dict.fromkeys(record.task for record in first)),
         losses={
             label: {w: statistics.interval(list(f.values())) for w, f in of.items()}
             for label, of in finals.items()

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from test_report import Page
 from test_results import BASELINE, FASTER, NAN, runs
 
 from tasks import scaling
@@ -124,6 +125,13 @@ def test_everything_that_shows_results_shows_them_over_width(tmp_path):
     assert "final training loss, toy MLP, 100 steps" in results.table()
     plots = [name for name in results.plot() if name.endswith(".scaling")]
     assert plots == ["toy MLP, 100 steps.scaling"]
-    page = results.to_html(tmp_path / "page.html").read_text()
-    assert "Over width: toy MLP, 100 steps" in page
-    assert "toy MLP, depth 9, 100 steps" in page
+    page = Page(results.to_html(tmp_path / "page.html").read_text())
+    assert "Over width: toy MLP, 100 steps" in page.text
+    assert "Side by side: toy MLP, depth 9, 100 steps" in page.text
+    targets = {value for name, value in page.attributes if name == "id"}
+    links = {value[1:] for name, value in page.attributes if name == "href"}
+    assert links == targets
+    # Only a task that is in no family has a sentence and a column of its own above.
+    sentences = page.text.count("the lowest final validation loss is")
+    assert sentences == page.text.split("Overview")[1].count("(8, {'depth': 7}):") == 1
+    assert page.text.count("▼ better") - page.text.count("▼ better and") == 1
