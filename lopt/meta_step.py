@@ -149,8 +149,8 @@ class MetaStep:
         make = jax.jit(make_state, out_shardings=replicated)
         state = make(*parallel.replicate((theta, key), self._mesh))
         particles = [
-            jax.jit(self._start_task(i))(state, self._every_index, data)
-            for i, data in enumerate(self._data)
+            jax.jit(self._start_task(i))(state, self._every_index)
+            for i in range(len(self._unrolls))
         ]
         return Carry(state, particles)
 
@@ -220,12 +220,12 @@ class MetaStep:
     def _start_task(self, i: int):
         unroll, estimator = self._unrolls[i], self._estimator
 
-        def start(state, indices, data):
+        def start(state, indices):
             key = jax.random.fold_in(jax.random.fold_in(state.key, 0), i)
-            return estimator.init(unroll, state.theta, key, indices, data)
+            return estimator.init(unroll, state.theta, key, indices)
 
         return parallel.over_particles(
-            start, self._mesh, in_specs=(P(), P(AXIS), P()), out_specs=P(AXIS)
+            start, self._mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS)
         )
 
     def _advance_task(self, i: int):

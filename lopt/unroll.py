@@ -220,7 +220,7 @@ class Unroll:
 
     def run_whole(
         self, thetas: Theta, keys: jax.Array, data: Mapping[str, Any], length: jax.Array
-    ) -> Trajectory:
+    ) -> tuple[Runs, Trajectory]:
         """Makes runs from start to end, of one length; later steps are masked.
 
         Args:
@@ -240,12 +240,38 @@ class Unroll:
             return runs, losses.at[t].set(loss)
 
         copies = jax.tree.leaves(thetas)[0].shape[:2]
-        losses = _vary(jnp.zeros((longest, *copies)), keys)
+        losses = vary(jnp.zeros((longest, *copies)), keys)
         start = self._fresh(thetas, init_keys)
-        _, losses = jax.lax.fori_loop(0, length, advance, (start, losses))
+        runs, losses = jax.lax.fori_loop(0, length, advance, (start, losses))
         steps = jnp.broadcast_to(jnp.arange(longest)[:, None], losses.shape[:2])
         ticks = Ticks(steps >= length, steps == length - 1, jnp.zeros_like(steps))
-        return self._report(losses, ticks)
+        return runs, self._report(losses, ticks)
+
+    def losses(
+        self, runs: Runs, keys: jax.Array, data: Mapping[str, Any], num_batches: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """The meta-losses of runs as they are, on other batches than they have seen.
+
+        Args:
+          runs: each leaf (particles, copies, ...).
+          keys: random keys (particles,).
+          data: the arrays of `splits`, by name.
+          num_batches: batches of `meta_split`, or of "train".
+
+        Returns:
+          The meta-losses, float32 (num_batches, particles, copies), and which of the
+          task's losses were finite.
+        """
+        split = data[self.meta_split or "train"]
+
+        def particle(runs, keys):
+            batch = self.task.sample(split, keys.meta_batch)
+            return jax.vmap(lambda run: self._loss(run, batch, keys.meta_noise))(runs)
+
+        loss = jax.lax.map(
+            lambda keys: jax.vmap(particle)(runs, keys), step_keys(keys, num_batches)
+        )
+        return self._meta_loss(loss), jnp.isfinite(loss)
 
     def _fresh(self, thetas: Theta, keys: jax.Array) -> Runs:
         """Initial runs; the copies of a particle start alike."""
@@ -258,7 +284,7 @@ class Unroll:
             )(thetas)
 
         runs = jax.vmap(start)(thetas, keys)
-        return _vary(jax.tree.map(lambda leaf: _cast(leaf, leaf.dtype), runs), keys)
+        return vary(jax.tree.map(lambda leaf: _cast(leaf, leaf.dtype), runs), keys)
 
     def _begin(self, particles: Particle, thetas: Theta) -> Runs:
         """Runs at the start of a truncation: those without a step start from theta."""
@@ -294,10 +320,7 @@ class Unroll:
             def copy(run, theta):
                 run, loss = self._step(run, theta, batch, keys.noise)
                 if self.meta_split is not None:
-                    params, model_state, _ = run
-                    loss, _ = task.loss(
-                        params, model_state, meta_batch, keys.meta_noise
-                    )
+                    loss = self._loss(run, meta_batch, keys.meta_noise)
                 return run, loss.astype(jnp.float32)
 
             return jax.vmap(copy)(runs, thetas)
@@ -321,17 +344,32 @@ class Unroll:
         )
         return (optax.apply_updates(params, updates), model_state, opt_state), loss
 
+    def _loss(self, run: Runs, batch: Any, key: jax.Array) -> jax.Array:
+        params, model_state, _ = run
+        loss, _ = self.task.loss(params, model_state, batch, key)
+        return loss.astype(jnp.float32)
+
     def _report(self, loss: jax.Array, ticks: Ticks) -> Trajectory:
-        """Meta-losses as estimators take them: normalised, finite and masked."""
         trained = ~ticks.restart[..., None]
-        finite = jnp.isfinite(loss)
+        meta_loss = jnp.where(trained, self._meta_loss(loss), 0)
+        return Trajectory(meta_loss, jnp.isfinite(loss) | ~trained, ticks)
+
+    def _meta_loss(self, loss: jax.Array) -> jax.Array:
+        """Losses as estimators take them: normalised and finite."""
         normalized = jax.vmap(self.task.normalize)(loss.ravel()).reshape(loss.shape)
         normalized = normalized.astype(jnp.float32)
         # Each sign by itself and before they are differenced: inf - inf says nothing.
         meta_loss = jnp.where(jnp.isfinite(normalized), normalized, self.nonfinite_loss)
         if self.max_loss is not None:
             meta_loss = jnp.minimum(meta_loss, self.max_loss)
-        return Trajectory(jnp.where(trained, meta_loss, 0), finite | ~trained, ticks)
+        return meta_loss
+
+
+def vary(tree: Any, keys: jax.Array) -> Any:
+    """`tree`, as something that may differ between devices, like keys of particles."""
+    flag = jax.random.key_data(keys).ravel()[0] > 0
+    # Unlike `jnp.where`, `select` does not drop empty leaves from the graph.
+    return jax.tree.map(lambda leaf: jax.lax.select(flag, leaf, leaf), tree)
 
 
 def _where(flags: jax.Array, yes: Any, no: Any) -> Any:
@@ -343,13 +381,6 @@ def _where(flags: jax.Array, yes: Any, no: Any) -> Any:
 def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
     """`leaf` in that dtype, which is never weak; random keys stay what they are."""
     return leaf if jnp.issubdtype(dtype, jax.dtypes.prng_key) else leaf.astype(dtype)
-
-
-def _vary(tree: Any, keys: jax.Array) -> Any:
-    """`tree`, as something that differs between devices, like the keys of particles."""
-    flag = jax.random.key_data(keys).ravel()[0] > 0
-    # Unlike `jnp.where`, `select` does not drop empty leaves from the graph.
-    return jax.tree.map(lambda leaf: jax.lax.select(flag, leaf, leaf), tree)
 
 
 def _is_floating(leaf: Any) -> bool:

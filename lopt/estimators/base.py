@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -9,10 +10,21 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from lopt.unroll import Trajectory, Unroll
+from lopt.checks import check_counts, check_positive
+from lopt.keys import particle_keys, split_keys
+from lopt.unroll import Trajectory, Unroll, vary
 
 Theta = Any
 State = Any
+
+_CHECKS = {
+    "num_particles": check_counts,
+    "truncation_length": check_counts,
+    "final_batches": check_counts,
+    "std": check_positive,
+    "clip": check_positive,
+    "sign": check_positive,
+}
 
 
 class Estimate(NamedTuple):
@@ -50,12 +62,7 @@ class Estimator(Protocol):
     def num_particles(self) -> int: ...  # noqa: D102
 
     def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, key: jax.Array, indices: jax.Array
     ) -> State:
         """Starts the particles.
 
@@ -64,7 +71,6 @@ class Estimator(Protocol):
           theta: the meta-parameters, a pytree of floating-point arrays.
           key: random key.
           indices: int32 (particles,); which of the `num_particles` these are.
-          data: the arrays of the splits in `unroll.splits`, by name.
 
         Returns:
           A pytree whose leaves have a leading axis of particles.
@@ -83,8 +89,71 @@ class Estimator(Protocol):
         indices: jax.Array,
         data: Mapping[str, Any],
     ) -> tuple[State, Estimate]:
-        """Advances the particles by one truncation; `key` is new at every call."""
+        """Advances the particles by one truncation.
+
+        Args:
+          unroll: as in `init`.
+          theta: the meta-parameters by now.
+          state: of these particles.
+          key: random key, a new one at every call.
+          indices: as in `init`.
+          data: the arrays of the splits in `unroll.splits`, by name.
+        """
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class OnParticles:
+    """An estimator whose state is a run of theta for each particle."""
+
+    num_particles: int = 8
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _CHECKS and (value, field.default) != (None, None):
+                _CHECKS[field.name](**{field.name: value})
+
+    def init(self, unroll: Unroll, theta: Theta, key, indices) -> Any:
+        """Starts the particles; see `Estimator`."""
+        unroll.check(theta)
+        keys = particle_keys(key, indices)
+        return unroll.start(copies(theta, keys), keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbing(OnParticles):
+    """An estimator that compares runs of theta plus and minus a perturbation."""
+
+    std: float = 0.01
+
+    def draw(self, theta: Theta, key, indices) -> tuple[Theta, jax.Array]:
+        """A perturbation (particles, ...) and a key for each particle."""
+        noise_keys, run_keys = split_keys(particle_keys(key, indices))
+        return perturbations(noise_keys, theta, self.std), run_keys
+
+
+def copies(theta: Theta, keys: jax.Array, number: int = 1) -> Theta:
+    """Theta of as many runs of each particle.
+
+    Args:
+      theta: the meta-parameters.
+      keys: (particles,), which may differ between devices; then, so do the copies.
+      number: runs of a particle.
+
+    Returns:
+      Like theta, each leaf (particles, number, ...).
+
+    Example:
+      >>> copies(jnp.float32(3), jax.random.split(jax.random.key(0), 2))
+      Array([[3.],
+             [3.]], dtype=float32)
+    """
+
+    def copy(leaf):
+        return jnp.broadcast_to(leaf, (len(keys), number, *jnp.shape(leaf)))
+
+    return vary(jax.tree.map(copy, theta), keys)
 
 
 def perturbations(keys: jax.Array, theta: Theta, std: float) -> Theta:

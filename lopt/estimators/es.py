@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lopt.checks import check_counts, check_option, check_positive
+from lopt.checks import check_option
 from lopt.estimators.base import (
     Estimate,
+    Perturbing,
     Theta,
     antithetic,
-    perturbations,
     step_weights,
     summarize,
     weighted_sum,
 )
-from lopt.keys import particle_keys, split_keys
+from lopt.keys import particle_keys
 from lopt.unroll import Particle, Runs, Unroll
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedES:
+class TruncatedES(Perturbing):
     """Evolution strategies on each truncation by itself.
 
     Both runs of a pair start from one state; the positive one goes on. The estimate is
@@ -46,52 +44,20 @@ class TruncatedES:
       50
     """
 
-    num_particles: int = 8
-    std: float = 0.01
     truncation_length: int = 50
     sign: float | None = None
 
-    def __post_init__(self):
-        check_counts(
-            num_particles=self.num_particles, truncation_length=self.truncation_length
-        )
-        check_positive(std=self.std)
-        if self.sign is not None:
-            check_positive(sign=self.sign)
-
-    def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
-    ) -> Particle:
-        """Starts the particles; see `Estimator`. They have one copy each."""
-        del data
-        unroll.check(theta)
-        copies = (len(indices), 1)
-        thetas = jax.tree.map(lambda x: jnp.broadcast_to(x, (*copies, *x.shape)), theta)
-        return unroll.start(thetas, particle_keys(key, indices))
-
     def estimate(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: Particle,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: Particle, key, indices, data
     ) -> tuple[Particle, Estimate]:
         """Advances the particles by one truncation; see `Estimator`."""
-        noise_keys, run_keys = split_keys(particle_keys(key, indices))
-        noise = perturbations(noise_keys, theta, self.std)
+        noise, keys = self.draw(theta, key, indices)
         thetas = antithetic(theta, noise)
         doubled: Runs = jax.tree.map(partial(jnp.repeat, repeats=2, axis=1), state.runs)
         pairs, trajectory = unroll.run(
             lambda episode: thetas,
             Particle(*doubled, state.step, state.length),
-            run_keys,
+            keys,
             data,
             self.truncation_length,
         )
@@ -103,7 +69,7 @@ class TruncatedES:
 
 
 @dataclasses.dataclass(frozen=True)
-class FullES:
+class FullES(Perturbing):
     """Evolution strategies on whole runs, which start anew at every meta-step.
 
     The runs of a meta-step have one length, drawn from the schedule. The estimate is
@@ -116,6 +82,8 @@ class FullES:
         meta-losses of its steps.
       clip: bound of the difference of a pair in meta-loss, or `None`.
       sign: a number c takes ±c in place of that difference, or `None`.
+      final_batches: a number k takes as meta-loss, in place of a reduction, the mean
+        loss at the end of the run on k new batches of the split of the meta-loss.
 
     Raises:
       ValueError: an attribute is out of range.
@@ -125,54 +93,44 @@ class FullES:
       8
     """
 
-    num_particles: int = 8
-    std: float = 0.01
     reduction: str = "mean"
     clip: float | None = None
     sign: float | None = None
+    final_batches: int | None = None
 
     def __post_init__(self):
-        check_counts(num_particles=self.num_particles)
-        check_positive(std=self.std)
+        super().__post_init__()
         check_option("reduction", self.reduction, ("mean", "min", "last"))
-        for name in ("clip", "sign"):
-            if getattr(self, name) is not None:
-                check_positive(**{name: getattr(self, name)})
 
-    def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
-    ) -> tuple[()]:
+    def init(self, unroll: Unroll, theta: Theta, key, indices) -> tuple[()]:
         """Nothing is carried; see `Estimator`."""
-        del key, indices, data
+        del key, indices
         unroll.check(theta)
         return ()
 
     def estimate(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: tuple[()],
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: tuple[()], key, indices, data
     ) -> tuple[tuple[()], Estimate]:
         """Makes one whole run of each particle; see `Estimator`."""
-        length_key, key = jax.random.split(key)
-        noise_keys, run_keys = split_keys(particle_keys(key, indices))
-        noise = perturbations(noise_keys, theta, self.std)
+        length_key, key, final_key = jax.random.split(key, 3)
+        noise, keys = self.draw(theta, key, indices)
         length = unroll.schedule.sample(length_key)
-        trajectory = unroll.run_whole(antithetic(theta, noise), run_keys, data, length)
+        thetas = antithetic(theta, noise)
+        runs, trajectory = unroll.run_whole(thetas, keys, data, length)
         loss = reduce_losses(trajectory.loss, trajectory.mask, self.reduction)
-        difference = loss[:, 0] - loss[:, 1]
-        options = {"clip": self.clip, "sign": self.sign}
-        gradient = es_gradient(difference, noise, std=self.std, **options)
+        num_nonfinite = 0
+        if self.final_batches is not None:
+            final_keys = particle_keys(final_key, indices)
+            losses, finite = unroll.losses(runs, final_keys, data, self.final_batches)
+            loss, num_nonfinite = losses.mean(axis=0), jnp.sum(~finite)
+        gradient = es_gradient(
+            loss[:, 0] - loss[:, 1], noise, std=self.std, clip=self.clip, sign=self.sign
+        )
         estimate = summarize(gradient, trajectory)
-        return state, estimate._replace(loss=jnp.sum(loss.mean(axis=1)))
+        return state, estimate._replace(
+            loss=jnp.sum(loss.mean(axis=1)),
+            num_nonfinite=estimate.num_nonfinite + num_nonfinite,
+        )
 
 
 def mean_difference(loss: jax.Array, mask: jax.Array) -> jax.Array:

@@ -7,15 +7,14 @@ theta, it owes to that perturbation: there is nothing to accumulate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lopt.checks import check_counts, check_positive
 from lopt.estimators.base import (
     Estimate,
+    Perturbing,
     Theta,
     antithetic,
     perturbations,
@@ -41,7 +40,7 @@ class NoiseReuseState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseReuseES:
+class NoiseReuseES(Perturbing):
     """One perturbation per run: unbiased for whole runs, as PES is.
 
     Its variance is lower where the gradients of a run's truncations agree, and can be
@@ -61,39 +60,16 @@ class NoiseReuseES:
       0.01
     """
 
-    num_particles: int = 8
-    std: float = 0.01
     truncation_length: int = 50
 
-    def __post_init__(self):
-        check_counts(
-            num_particles=self.num_particles, truncation_length=self.truncation_length
-        )
-        check_positive(std=self.std)
-
-    def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
-    ) -> NoiseReuseState:
+    def init(self, unroll: Unroll, theta: Theta, key, indices) -> NoiseReuseState:
         """Starts the particles; see `Estimator`."""
-        del data
         unroll.check(theta)
-        noise_keys, run_keys = split_keys(particle_keys(key, indices))
-        noise = perturbations(noise_keys, theta, self.std)
-        return NoiseReuseState(unroll.start(antithetic(theta, noise), run_keys), noise)
+        noise, keys = self.draw(theta, key, indices)
+        return NoiseReuseState(unroll.start(antithetic(theta, noise), keys), noise)
 
     def estimate(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: NoiseReuseState,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: NoiseReuseState, key, indices, data
     ) -> tuple[NoiseReuseState, Estimate]:
         """Advances the particles by one truncation; see `Estimator`."""
         noise_keys, run_keys = split_keys(particle_keys(key, indices))

@@ -8,24 +8,23 @@ of them all, which makes the estimate unbiased for whole runs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lopt.checks import check_counts, check_positive
 from lopt.estimators.base import (
     Estimate,
+    Perturbing,
     Theta,
     antithetic,
-    perturbations,
+    copies,
     step_weights,
     summarize,
     weighted_sum,
 )
-from lopt.keys import particle_keys, split_keys
+from lopt.keys import particle_keys
 from lopt.truncation import Ticks
 from lopt.unroll import Particle, Unroll
 
@@ -43,7 +42,7 @@ class PESState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PES:
+class PES(Perturbing):
     """Persistent evolution strategies.
 
     Attributes:
@@ -64,57 +63,26 @@ class PES:
       False
     """
 
-    num_particles: int = 8
-    std: float = 0.01
     truncation_length: int = 50
     exact: bool = False
     sign: float | None = None
 
-    def __post_init__(self):
-        check_counts(
-            num_particles=self.num_particles, truncation_length=self.truncation_length
-        )
-        check_positive(std=self.std)
-        if self.sign is not None:
-            check_positive(sign=self.sign)
-
-    def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
-    ) -> PESState:
+    def init(self, unroll: Unroll, theta: Theta, key, indices) -> PESState:
         """Starts the particles; see `Estimator`."""
-        del data
         unroll.check(theta)
-        zeros = jax.tree.map(lambda x: jnp.zeros((len(indices), *x.shape)), theta)
-        particles = unroll.start(antithetic(theta, zeros), particle_keys(key, indices))
-        return PESState(particles, zeros)
+        keys = particle_keys(key, indices)
+        zeros = jax.tree.map(lambda x: jnp.zeros((len(keys), *x.shape)), theta)
+        return PESState(unroll.start(copies(theta, keys, 2), keys), zeros)
 
     def estimate(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: PESState,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: PESState, key, indices, data
     ) -> tuple[PESState, Estimate]:
         """Advances the particles by one truncation; see `Estimator`."""
-        noise_keys, run_keys = split_keys(particle_keys(key, indices))
-        noise = perturbations(noise_keys, theta, self.std)
-        return self.advance(unroll, theta, state, noise, run_keys, data)
+        noise, keys = self.draw(theta, key, indices)
+        return self.advance(unroll, theta, state, noise, keys, data)
 
     def advance(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: PESState,
-        noise: Theta,
-        keys: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: PESState, noise, keys, data
     ) -> tuple[PESState, Estimate]:
         """`estimate`, with given perturbations (particles, ...) and keys."""
         thetas = antithetic(theta, noise)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lopt.checks import check_counts
-from lopt.estimators.base import Estimate, Theta, step_weights, summarize
+from lopt.estimators.base import (
+    Estimate,
+    OnParticles,
+    Theta,
+    copies,
+    step_weights,
+    summarize,
+)
 from lopt.keys import particle_keys
 from lopt.unroll import Particle, Unroll
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedBackprop:
+class TruncatedBackprop(OnParticles):
     """The gradient of a truncation's mean loss by the chain rule.
 
     No gradient goes back beyond the start of the truncation. The estimate has little
@@ -36,44 +40,20 @@ class TruncatedBackprop:
       False
     """
 
-    num_particles: int = 8
     truncation_length: int = 50
     checkpoint: bool = False
 
-    def __post_init__(self):
-        check_counts(
-            num_particles=self.num_particles, truncation_length=self.truncation_length
-        )
-
-    def init(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
-    ) -> Particle:
-        """Starts the particles; see `Estimator`. They have one copy each."""
-        del data
-        unroll.check(theta)
-        return unroll.start(_copies(theta, indices), particle_keys(key, indices))
-
     def estimate(
-        self,
-        unroll: Unroll,
-        theta: Theta,
-        state: Particle,
-        key: jax.Array,
-        indices: jax.Array,
-        data: Mapping[str, Any],
+        self, unroll: Unroll, theta: Theta, state: Particle, key, indices, data
     ) -> tuple[Particle, Estimate]:
         """Advances the particles by one truncation; see `Estimator`."""
+        keys = particle_keys(key, indices)
 
         def total_loss(thetas):
             particles, trajectory = unroll.run(
                 lambda episode: thetas,
                 state,
-                particle_keys(key, indices),
+                keys,
                 data,
                 self.truncation_length,
                 checkpoint=self.checkpoint,
@@ -84,7 +64,7 @@ class TruncatedBackprop:
         # A theta for each particle: a gradient with respect to a theta that devices
         # share would be summed over them, here and once more by the outer loop.
         gradients, (particles, trajectory) = jax.grad(total_loss, has_aux=True)(
-            _copies(theta, indices)
+            copies(theta, keys)
         )
         finite = trajectory.finite.all(axis=(0, 2))
         only_finite = jax.vmap(jnp.where, in_axes=(0, 0, None))
@@ -92,11 +72,3 @@ class TruncatedBackprop:
             lambda leaf: only_finite(finite, leaf, 0.0).sum(axis=(0, 1)), gradients
         )
         return particles, summarize(gradient, trajectory)
-
-
-def _copies(theta: Theta, indices: jax.Array) -> Theta:
-    """Theta of each particle, each leaf (particles, 1, ...)."""
-    return jax.tree.map(
-        lambda leaf: jax.vmap(lambda i: jnp.where(i >= 0, leaf, leaf)[None])(indices),
-        theta,
-    )

@@ -65,8 +65,8 @@ class ToyES:
     nonfinite: float = 0.0
     broken: float = float("inf")
 
-    def init(self, unroll, theta, key, indices, data):
-        del theta, data
+    def init(self, unroll, theta, key, indices):
+        del theta
 
         def start(index):
             params, _ = unroll.task.init(jax.random.fold_in(key, index))

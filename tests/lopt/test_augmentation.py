@@ -86,7 +86,7 @@ def test_a_pair_shares_its_scale_and_a_restart_draws_another(task):
     estimator = PES(num_particles=2, truncation_length=2)
     theta, indices = {"learning_rate": jnp.float32(0.1)}, jnp.arange(2)
     key = jax.random.key(0)
-    before = estimator.init(unroll, theta, key, indices, task.data)
+    before = estimator.init(unroll, theta, key, indices)
     after, estimate = jax.jit(
         lambda state: estimator.estimate(
             unroll, theta, state, key, indices, {"train": task.data["train"]}

@@ -49,6 +49,10 @@ def test_a_perturbation_has_a_size(make, std):
     [
         (lambda: lopt.pes(sign=-1.0), "sign must be a finite number > 0, got -1.0"),
         (lambda: lopt.es(sign=0.0), "sign must be"),
+        (
+            lambda: lopt.full_es(final_batches=0),
+            "final_batches must be an integer >= 1",
+        ),
         (lambda: lopt.full_es(clip=0), "clip must be a finite number > 0, got 0"),
         (
             lambda: lopt.full_es(reduction="max"),
@@ -100,7 +104,7 @@ def test_a_theta_that_does_not_fit_is_refused(make, theta, message):
     unroll = Unroll(quadratic(), sgd(), Constant(5))
     init = jax.jit(
         lambda theta: make(num_particles=2).init(
-            unroll, theta, jax.random.key(0), jnp.arange(2), {}
+            unroll, theta, jax.random.key(0), jnp.arange(2)
         )
     )
     with pytest.raises(ValueError, match=message):

@@ -54,7 +54,7 @@ def meta_train(unroll, theta, estimator, rate, steps):
             updates, opt_state = optimizer.update(gradient, opt_state)
             return (optax.apply_updates(theta, updates), opt_state, state), None
 
-        state = estimator.init(unroll, theta, key, indices, data)
+        state = estimator.init(unroll, theta, key, indices)
         carry = theta, optimizer.init(theta), state
         return jax.lax.scan(step, carry, jax.random.split(key, steps))[0][0]
 
@@ -63,7 +63,7 @@ def meta_train(unroll, theta, estimator, rate, steps):
         thetas = jax.tree.map(lambda x: jnp.broadcast_to(x, (64, 1, *x.shape)), theta)
         keys = particle_keys(jax.random.key(99), jnp.arange(64))
         length = jnp.int32(unroll.schedule.longest)
-        return unroll.run_whole(thetas, keys, data, length).loss.mean()
+        return unroll.run_whole(thetas, keys, data, length)[1].loss.mean()
 
     after = train(theta, jax.random.key(0))
     return after, float(evaluate(theta)), float(evaluate(after))

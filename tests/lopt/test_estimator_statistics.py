@@ -106,7 +106,7 @@ def estimates(estimator, groups=100, per_group=400):
             )
             return state, estimate.gradient["learning_rate"] / per_group
 
-        state = estimator.init(unroll, theta, key, indices, data)
+        state = estimator.init(unroll, theta, key, indices)
         return jax.lax.scan(call, state, jax.random.split(key, NUM_CALLS))[1]
 
     return np.asarray(run(jax.random.split(jax.random.key(0), groups))).T
@@ -156,9 +156,9 @@ def test_truncated_es_goes_on_from_the_positive_run():
     unroll = Unroll(quadratic(), sgd(), Constant(LENGTH))
     theta = {"learning_rate": jnp.float32(RATE)}
     key, indices = jax.random.key(3), jnp.arange(2)
-    args = key, indices, {"train": unroll.task.data["train"]}
-    state = TRUNCATED.init(unroll, theta, *args)
-    state, _ = TRUNCATED.estimate(unroll, theta, state, *args)
+    data = {"train": unroll.task.data["train"]}
+    state = TRUNCATED.init(unroll, theta, key, indices)
+    state, _ = TRUNCATED.estimate(unroll, theta, state, key, indices, data)
     noise_keys, _ = split_keys(particle_keys(key, indices))
     noise = perturbations(noise_keys, theta, STD)["learning_rate"]
     found = state.params["x"][:, 0, 0]
@@ -166,10 +166,15 @@ def test_truncated_es_goes_on_from_the_positive_run():
 
 
 @pytest.mark.parametrize(
-    ("reduction", "steps"), [("mean", range(LENGTH)), ("last", [LENGTH - 1])]
+    ("options", "steps"),
+    [
+        ({}, range(LENGTH)),
+        ({"reduction": "last"}, [LENGTH - 1]),
+        ({"final_batches": 3}, [LENGTH]),
+    ],
 )
-def test_full_es_is_unbiased(reduction, steps):
-    found = estimates(FullES(400, STD, reduction))
+def test_full_es_is_unbiased(options, steps):
+    found = estimates(FullES(400, STD, **options))
     wanted = np.mean([smoothed_slope([k], [0]) for k in steps])
     check_means(found, np.full(NUM_CALLS, wanted))
 
@@ -208,7 +213,7 @@ def linear_estimates(estimator, num_calls, dim=6, num_particles=4000):
             )
             return state, estimate.gradient
 
-        state = estimator.init(unroll, theta, key, indices, data)
+        state = estimator.init(unroll, theta, key, indices)
         return jax.lax.scan(call, state, jax.random.split(key, num_calls))[1]
 
     keys = jax.random.split(jax.random.key(1), num_particles)

@@ -76,7 +76,7 @@ def calls():
     unroll = Unroll(task(), transformation, Constant(int(RUN["total_length"])))
     pes = PES(NUM_PARTICLES, float(RUN["std"]), NUM_STEPS)
     indices = jnp.arange(NUM_PARTICLES)
-    state = jax.jit(lambda key: pes.init(unroll, theta, key, indices, {"train": None}))(
+    state = jax.jit(lambda key: pes.init(unroll, theta, key, indices))(
         jax.random.key(0)
     )
     first = Constant(7).length - jnp.asarray(RUN["init_inner_step"])

@@ -19,7 +19,7 @@ BOTH = jnp.arange(2)
 
 def at(step, first=1.0):
     """Two runs, of which the first is at that step and all its numbers are `first`."""
-    runs = jax.jit(lambda: ESTIMATOR.init(UNROLL, THETA, KEY, BOTH, {}))()
+    runs = jax.jit(lambda: ESTIMATOR.init(UNROLL, THETA, KEY, BOTH))()
 
     def put(leaf):
         return (

@@ -149,7 +149,7 @@ def one_call(estimator, unroll, indices=None, theta=None, calls=1):
     theta = {"learning_rate": jnp.float32(0.3)} if theta is None else theta
     data = {name: unroll.task.data[name] for name in unroll.splits}
     key = jax.random.key(7)
-    state = jax.jit(lambda: estimator.init(unroll, theta, key, indices, data))()
+    state = jax.jit(lambda: estimator.init(unroll, theta, key, indices))()
 
     @jax.jit
     def estimate(state, key):
@@ -164,9 +164,7 @@ def one_call(estimator, unroll, indices=None, theta=None, calls=1):
 def test_particles_start_at_random_stages():
     """Rule (e): some run ends in each of the first truncations."""
     unroll = Unroll(quadratic(), sgd(), Constant(20, stagger=20))
-    state = jax.jit(
-        lambda: PES(64).init(unroll, theta(), KEYS[0], jnp.arange(64), {})
-    )()
+    state = jax.jit(lambda: PES(64).init(unroll, theta(), KEYS[0], jnp.arange(64)))()
     remaining = np.asarray(state.particles.length - state.particles.step)
     assert np.all(np.histogram(remaining, bins=[1, 6, 11, 16, 21])[0] > 6)
 
@@ -190,7 +188,7 @@ def test_it_makes_no_difference_how_particles_are_spread(estimator):
     """In two halves one after the other, or all at once, sharded over two devices."""
     unroll = Unroll(noisy(), sgd(), LogUniform(2, 6, stagger=3))
     keys = jax.random.split(jax.random.key(7), 3)
-    init = partial(estimator.init, unroll, theta(), keys[0], data=DATA)
+    init = partial(estimator.init, unroll, theta(), keys[0])
     estimate = partial(estimator.estimate, unroll, theta(), data=DATA)
 
     def run(init, estimate, indices):
@@ -321,10 +319,23 @@ def test_only_a_restart_pays_for_the_initialisation():
     assert branch.invars[0] in [var for eqn in loop.eqns for var in eqn.outvars]
 
 
+def test_runs_are_judged_on_new_batches_that_a_pair_shares():
+    unroll = Unroll(noisy(), sgd(), Constant(9), meta_split="valid")
+    runs = jax.jit(unroll.start)(RATES, KEYS).runs
+    data = {"train": jnp.full(1, jnp.nan), "valid": jnp.ones(1)}
+    losses, finite = jax.jit(unroll.losses, static_argnums=3)(runs, KEYS, data, 5)
+    assert losses.shape == (5, 4, 2) and finite.all()
+    assert np.all(losses[..., 0] == losses[..., 1])
+    assert len(np.unique(losses[..., 0])) == 20
+    runs[0]["x"] = runs[0]["x"].at[0, 1].set(jnp.nan)
+    losses, finite = jax.jit(unroll.losses, static_argnums=3)(runs, KEYS, data, 5)
+    assert np.all(losses[:, 0, 1] == 20) and np.sum(~finite) == 5
+
+
 def test_whole_runs_share_their_length():
     unroll = Unroll(quadratic(), sgd(), LogUniform(2, 9))
     data = {"train": jnp.zeros(1)}
-    path = jax.jit(unroll.run_whole)(RATES, KEYS, data, jnp.int32(4))
+    _, path = jax.jit(unroll.run_whole)(RATES, KEYS, data, jnp.int32(4))
     assert path.loss.shape == (9, 4, 2)
     assert path.mask.sum(axis=0).tolist() == [4] * 4
     assert path.ticks.done[3].all() and path.ticks.done.sum() == 4
