@@ -90,7 +90,7 @@ def _trainer(
 
 
 def evaluator(
-    held_out: HeldOut, unroll: Callable[[Task], Unroll], key: jax.Array
+    held_out: HeldOut, unroll: Callable[[Task, int], Unroll], key: jax.Array
 ) -> Callable[[Theta], dict[str, float]]:
     """A function of theta that trains the held-out tasks and gives their losses.
 
@@ -98,13 +98,14 @@ def evaluator(
 
     Args:
       held_out: what is trained, how long and how often.
-      unroll: makes the `Unroll` of a task, for its transformation.
+      unroll: makes the `Unroll` of a task, for its transformation, which may ask for
+        the number of training steps.
       key: decides initial parameters and batches, the same at every evaluation.
     """
     tasks = factories.flatten_tasks(held_out.tasks)
     trainers = []
     for task in tasks:
-        of_task = unroll(task)
+        of_task = unroll(task, held_out.steps)
         trainers.append(
             _trainer(
                 task, of_task.transformation, held_out.steps, of_task.to_hyperparams

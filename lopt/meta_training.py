@@ -124,7 +124,8 @@ def meta_train(
       make_transform: what is meta-trained: a `LearnedOptimizer`, a gradient
         transformation whose state has a field `hyperparams`, or a function that returns
         one; the function gets the task's `width_multipliers` and `labels`, and
-        `num_steps`, the length of the longest run, if it has parameters of these names.
+        `num_steps`, the length of the longest run or of a held-out one, if it has
+        parameters of these names.
       hyperparams: theta at the start, a pytree of float32 arrays; `None` means
         `make_transform.init` of a learned optimizer, or the `hyperparams` that a
         transformation starts with.
@@ -192,8 +193,8 @@ def meta_train(
         )
     theta = jax.tree.map(_float32, hyperparams)
 
-    def unroll(task: Task) -> Unroll:
-        made = factories.build(make_transform, theta, task, schedule.longest)
+    def unroll(task: Task, num_steps: int = schedule.longest) -> Unroll:
+        made = factories.build(make_transform, theta, task, num_steps)
         return Unroll(task, made, schedule, **options)
 
     unrolls = [unroll(task) for task in chosen]

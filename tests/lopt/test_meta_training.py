@@ -156,6 +156,17 @@ def test_any_factory_gets_what_it_asks_for():
     assert seen == [({"x": 3.0}, 20), ({"x": 4.0}, 20)]
 
 
+def test_a_factory_is_told_how_long_a_held_out_training_is():
+    seen = []
+
+    def make(num_steps):
+        seen.append(num_steps)
+        return sgd()
+
+    train(1, make_transform=make, evaluation=lopt.HeldOut(quadratic("other"), 1, 7, 1))
+    assert seen == [20, 7]
+
+
 def test_without_a_start_a_transformation_starts_where_it_is():
     result = lopt.meta_train(
         optax.chain(optax.clip(10.0), sgd()),
