@@ -39,12 +39,49 @@ class SmallFCState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SmallFC:
-    r"""The learned optimizer of a 39-H-H-2 network; made by `lopt.small_fc`.
+    r"""The learned optimizer small_fc, of which muLO is the form for muP.
 
-    Attributes and errors are those of `lopt.small_fc`.
+    A network with two hidden layers maps 39 features of a parameter to a direction d
+    and a log-magnitude h. With width multiplier n of the leaf,
+
+    .. math::
+
+        x_t = x_{t-1} - \frac{l_1}{n} \, d \, e^{l_2 h}
+
+    Attributes:
+      parametrization: of the tasks it is meant for: maximal-update ("mup") or standard
+        ("sp"). It decides the defaults of `step_multiplier` and `nan_to_zero`.
+      hidden_size: H, units of each hidden layer.
+      step_multiplier: l1; by default 0.01 in muP and 0.001 in SP.
+      exp_multiplier: l2.
+      clip_norm: global norm to which gradients are clipped, before NaN are replaced, so
+        that one NaN then makes the whole gradient 0; `None` for no clipping.
+      nan_to_zero: whether NaN gradients become 0, and infinite ones the largest float;
+        by default in muP only.
+      clip_momentum_decays: whether learned decays of the momenta are kept in [0, 1], as
+        those of second moments always are.
+      scale_eps: whether every epsilon is divided by n squared, which keeps features of
+        very wide layers, with gradients of 1/n, away from them.
+
+    Raises:
+      ValueError: for a value that is not allowed.
+
+    Examples:
+      >>> import jax, lopt
+      >>> architecture = lopt.small_fc("sp", hidden_size=4)
+      >>> theta = architecture.init(jax.random.key(0))
+      >>> tx = architecture.transform(theta)
+      >>> state = tx.init({"w": jax.numpy.ones((3, 2))})
+      >>> state.hyperparams["nn"]["w0"].shape
+      (39, 4)
+
+    References:
+      Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024; Metz et al.,
+      `Practical tradeoffs <https://arxiv.org/abs/2203.11860>`_, 2022.
     """
 
     parametrization: Literal["mup", "sp"] = "mup"
+    _: dataclasses.KW_ONLY
     hidden_size: int = 32
     step_multiplier: float | None = None
     exp_multiplier: float = 1e-3
@@ -227,67 +264,4 @@ class SmallFC:
         )
 
 
-def small_fc(
-    parametrization: Literal["mup", "sp"] = "mup",
-    *,
-    hidden_size: int = 32,
-    step_multiplier: float | None = None,
-    exp_multiplier: float = 1e-3,
-    clip_norm: float | None = None,
-    nan_to_zero: bool | None = None,
-    clip_momentum_decays: bool = False,
-    scale_eps: bool = False,
-) -> SmallFC:
-    r"""The learned optimizer small_fc, of which muLO is the form for muP.
-
-    A network with two hidden layers maps 39 features of a parameter to a direction d
-    and a log-magnitude h. With width multiplier n of the leaf,
-
-    .. math::
-
-        x_t = x_{t-1} - \frac{l_1}{n} \, d \, e^{l_2 h}
-
-    Args:
-      parametrization: of the tasks it is meant for: maximal-update ("mup") or standard
-        ("sp"). It decides the defaults of `step_multiplier` and `nan_to_zero`.
-      hidden_size: H, units of each hidden layer.
-      step_multiplier: l1; by default 0.01 in muP and 0.001 in SP.
-      exp_multiplier: l2.
-      clip_norm: global norm to which gradients are clipped, before NaN are replaced, so
-        that one NaN then makes the whole gradient 0; `None` for no clipping.
-      nan_to_zero: whether NaN gradients become 0, and infinite ones the largest float;
-        by default in muP only.
-      clip_momentum_decays: whether learned decays of the momenta are kept in [0, 1], as
-        those of second moments always are.
-      scale_eps: whether every epsilon is divided by n squared, which keeps features of
-        very wide layers, with gradients of 1/n, away from them.
-
-    Returns:
-      A frozen dataclass with `init(key)` and `transform(theta, width_multipliers=...)`.
-
-    Raises:
-      ValueError: for a value that is not allowed.
-
-    Examples:
-      >>> import jax, lopt
-      >>> architecture = lopt.small_fc("sp", hidden_size=4)
-      >>> theta = architecture.init(jax.random.key(0))
-      >>> tx = architecture.transform(theta)
-      >>> state = tx.init({"w": jax.numpy.ones((3, 2))})
-      >>> state.hyperparams["nn"]["w0"].shape
-      (39, 4)
-
-    References:
-      Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024; Metz et al.,
-      `Practical tradeoffs <https://arxiv.org/abs/2203.11860>`_, 2022.
-    """
-    return SmallFC(
-        parametrization=parametrization,
-        hidden_size=hidden_size,
-        step_multiplier=step_multiplier,
-        exp_multiplier=exp_multiplier,
-        clip_norm=clip_norm,
-        nan_to_zero=nan_to_zero,
-        clip_momentum_decays=clip_momentum_decays,
-        scale_eps=scale_eps,
-    )
+small_fc = SmallFC
