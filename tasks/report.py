@@ -22,9 +22,9 @@ _MARKS = {"better": "▼ better", "worse": "▲ worse", "no clear difference": "
 _READING = (
     "Final validation loss: interquartile mean over seeds with its 95 % bootstrap "
     "interval. ▼ better and ▲ worse than the baseline (shaded): the interval of the "
-    "seed-by-seed difference lies wholly on one side of 0; ○ unclear: it does not. "
-    "A range of costs is over the tasks."
+    "seed-by-seed difference lies wholly on one side of 0; ○ unclear: it does not."
 )
+_COSTS_READING = "A range of costs is over the tasks."
 _LOSS_CAPTION = (
     "Loss over training steps. Line: interquartile mean over seeds; band: its 95 % "
     "bootstrap interval. Names stand at the ends of their curves; each has its own "
@@ -46,15 +46,6 @@ _FAMILY_READING = (
     "baseline of the suite (shaded) at the same width: the interval of the seed-by-"
     "seed difference lies wholly on one side of 0; ○ unclear: it does not. "
     "Parametrizations: sp is the standard one, mup the maximal-update one."
-)
-_STOPPING_READING = (
-    "A run stops after {patience} evaluations in a row whose validation loss is not "
-    "below the best one by more than {min_delta:g}; the weights of the best one are "
-    "restored. Computed from the records of whole runs. Steps and time to stop: "
-    "medians over seeds, > where the end of the run comes first; the time is the share "
-    "of the steps in the run seconds of all seeds side by side, evaluations and "
-    "meta-updates included. Restored loss, and its difference to the baseline's seed "
-    "by seed: interquartile means. All with 95 % bootstrap intervals."
 )
 _METHOD = (
     "Seeds are paired: the initial parameters, the batches and the noise of a step "
@@ -100,11 +91,7 @@ def page(results: Results) -> str:
             *(part for family in in_families for part in _family_section(family)),
             *([f'<p class="note">{text(_FAMILY_READING)}</p>'] if in_families else []),
             "<h2>Overview</h2>",
-            "<ul>",
-            *(f"<li>{_verdict(of_task)}</li>" for of_task in alone.values()),
-            "</ul>",
-            _overview_table(summaries, alone),
-            f'<p class="note">{text(_READING)}</p>',
+            *_overview(summaries, alone),
             *(_task_section(of_task, figures) for of_task in summaries.values()),
             '<h2 id="reproduce">How to reproduce</h2>',
             *_reproduction(summaries, results.records),
@@ -169,6 +156,16 @@ def _verdict(of_task: Sequence[Summary]) -> str:
     return f"<b>{text(best.task)}</b>: {text(' '.join(said))}"
 
 
+def _overview(summaries: Summaries, alone: Summaries) -> list[str]:
+    """What was found on tasks that stand alone, and what every optimizer costs."""
+    parts = [_overview_table(summaries, alone)]
+    if alone:
+        verdicts = "".join(f"<li>{_verdict(found)}</li>" for found in alone.values())
+        parts = [f"<ul>{verdicts}</ul>", *parts]
+    notes = f"{_READING} {_COSTS_READING}" if alone else _COSTS_READING
+    return [*parts, f'<p class="note">{text(notes)}</p>']
+
+
 def _overview_table(summaries: Summaries, tasks: Iterable[str]) -> str:
     """Optimizers by `tasks`: final loss, what it means, and what an update costs."""
     tasks = list(tasks)
@@ -188,7 +185,7 @@ def _overview_table(summaries: Summaries, tasks: Iterable[str]) -> str:
         for cost in ("update_ratio_to_adamw", "state_bytes_per_parameter"):
             cells.append(_range(s.cost(cost) for s in found.values()))
         rows.append((name, cells))
-    return table(head, rows, _baseline(s for of in summaries.values() for s in of))
+    return table(head, rows, _baseline(s for task in tasks for s in summaries[task]))
 
 
 def _outcome(summary: Summary) -> str:
@@ -240,7 +237,7 @@ def _task_section(of_task: Sequence[Summary], figures: Mapping[str, Figure]) -> 
             f" Horizontal line: the target loss {tables.number(of_task[0].target)}."
         )
     parts = [f'<h2 id="{_anchor(task)}">{text(task)}</h2>', _task_facts(of_task)]
-    parts += [_outcomes_table(of_task), *_divergences(of_task), *_stopping(of_task)]
+    parts += [_outcomes_table(of_task), *_divergences(of_task)]
     parts.append(figure(figures[f"{task}.loss"], caption))
     if f"{task}.hyperparams" in figures:
         parts.append(figure(figures[f"{task}.hyperparams"], _HYPERPARAMS_CAPTION))
@@ -295,22 +292,6 @@ def _outcomes_table(of_task: Sequence[Summary]) -> str:
         ]
         rows.append((s.optimizer, cells))
     return table(head, rows, _baseline(of_task))
-
-
-def _stopping(of_task: Sequence[Summary]) -> list[str]:
-    """What early stopping makes of the runs, where the suite asks for it."""
-    if not any(s.stopping for s in of_task):
-        return []
-    rule = of_task[0].records[0].context["early_stopping"]
-    rows = [
-        (s.optimizer, [soften_bounds(cell) for cell in tables.stopping_row(s)])
-        for s in of_task
-    ]
-    return [
-        "<h3>With early stopping</h3>",
-        table(["optimizer", *tables.STOPPING_COLUMNS], rows, _baseline(of_task)),
-        f'<p class="note">{text(_STOPPING_READING.format(**rule))}</p>',
-    ]
 
 
 def _costs_table(of_task: Sequence[Summary]) -> str:

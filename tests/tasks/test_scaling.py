@@ -135,3 +135,11 @@ def test_everything_that_shows_results_shows_them_over_width(tmp_path):
     sentences = page.text.count("the lowest final validation loss is")
     assert sentences == page.text.split("Overview")[1].count("(8, {'depth': 7}):") == 1
     assert page.text.count("▼ better") - page.text.count("▼ better and") == 1
+
+
+def test_nothing_is_marked_in_an_overview_of_families_alone(tmp_path):
+    several = [r for w in (8, 32, 128) for r in at_width(w, "adamw", BASELINE)]
+    page = Results(several).to_html(tmp_path / "page.html").read_text()
+    overview = page.partition("Overview")[2].partition("<h2")[0]
+    assert "shaded" not in overview and "<ul>" not in overview
+    assert "A range of costs is over the tasks." in overview
