@@ -240,7 +240,8 @@ def vit_classifier(
       parametrization: `"sp"`, `"mup"` or a `Parametrization`.
       base_width: that of the parametrization, 1 by default.
       legacy_vit_out: take the size of one head for the fan-in of the attention's output
-        projection, as the research code of muLO does, instead of the width.
+        projection, as the research code of muLO does, instead of the width. The same
+        where there is a base width: both have the same ratio to that of the base model.
       dtype: in which activations are computed; parameters are float32.
       data_dir: the folder of data sets.
 
@@ -281,9 +282,9 @@ def vit_classifier(
         },
     )
     scaling = rules.scaling(lambda width: parameter_shapes(build_at(width)), width)
-    if legacy_vit_out:
+    if legacy_vit_out and rules.base_width == 1:
         scaling["width_multipliers"] = _per_head(
-            scaling["width_multipliers"], num_heads
+            scaling["width_multipliers"], num_heads**rules.update_exponent
         )
     return dataclasses.replace(
         task, normalize=partial(rescaled, num_classes=dataset.num_classes), **scaling
@@ -301,7 +302,7 @@ def _size(size: int | None) -> dict[str, int]:
     return {} if size is None else {"size": size}
 
 
-def _per_head(width_multipliers: Params, num_heads: int) -> Params:
+def _per_head(width_multipliers: Params, num_heads: float) -> Params:
     def multiplier(path: tuple[Any, ...], m: float) -> float:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return m / num_heads if name.endswith("attention/out/kernel") else m

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.nn.initializers import Initializer
 
-from tasks.checks import check_counts, check_known
+from tasks.checks import check_counts, check_known, check_numbers
 from tasks.roles import Role, width_multipliers
 from tasks.specs import parse_call
 
@@ -47,15 +46,17 @@ class Parametrization:
         hidden_learning_rate_multiplier * (base / fan_in) ** update_exponent.
       zero_readout: the matrix before the logits starts at zero, so that networks of
         all widths start from the same function.
-      input_multiplier: what the first layer computes is multiplied by it.
+      input_multiplier: the first layer's x @ W + b is multiplied by it; in a
+        transformer the sum of all embeddings, positions and class token included.
       output_multiplier: see `output_exponent`.
       hidden_learning_rate_multiplier: see `update_exponent`.
-      base_width: the width of the base model, whose logits and updates are as in
-        standard parametrization.
+      base_width: the width of the base model, at which nothing but their multipliers
+        scales logits and updates. 1 means that there is none and every base fan-in is
+        1, also where a model of that width would have another.
 
     Raises:
-      ValueError: `base_width` is not a positive integer, or a multiplier is not
-        positive.
+      ValueError: a field is of another type or out of range, or `base_width` is given
+        while no rule depends on it.
 
     Example:
       >>> mup = resolve_parametrization("mup")
@@ -79,10 +80,20 @@ class Parametrization:
         check_counts(base_width=self.base_width)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name.endswith("_multiplier") and not (
-                isinstance(value, int | float) and 0 < value < math.inf
-            ):
-                raise ValueError(f"{field.name} must be positive, got {value!r}")
+            if field.name.endswith("_multiplier"):
+                check_numbers(above=0, **{field.name: value})
+            elif field.name.endswith("_exponent"):
+                left_to_model = field.name == "init_exponent" and value is None
+                check_numbers(**{} if left_to_model else {field.name: value})
+        if not isinstance(self.zero_readout, bool):
+            raise ValueError(
+                f"zero_readout must be True or False, got {self.zero_readout!r}"
+            )
+        if self.base_width > 1 and self.output_exponent == self.update_exponent == 0:
+            raise ValueError(
+                f"base_width={self.base_width} changes nothing in standard "
+                "parametrization; leave it out, or choose parametrization='mup'"
+            )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -205,6 +216,10 @@ def resolve_parametrization(
     changes: dict[str, Any] = {}
     if isinstance(which, Parametrization):
         made = which
+    elif not isinstance(which, str):
+        raise ValueError(
+            f"parametrization must be a name or a Parametrization, got {which!r}"
+        )
     else:
         call = parse_call("parametrization", which)
         check_known("parametrization", call.target, PARAMETRIZATIONS)

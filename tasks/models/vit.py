@@ -118,14 +118,14 @@ class ViT(nnx.Module):
         Attention logits are of shape (batch, num_heads, tokens, tokens), the logits
         (batch, classes), all others (batch, tokens, features).
         """
-        patches = self.patch_embedding(images) * self.input_scale
+        patches = self.patch_embedding(images)
         batch, *_, width = patches.shape
         positions = self.position_embedding[...].astype(patches.dtype)
         start = self.class_token[...].astype(patches.dtype)
         x = jnp.concatenate(
             [jnp.tile(start, (batch, 1, 1)), patches.reshape(batch, -1, width)], axis=1
         )
-        x = x + positions[None]
+        x = (x + positions[None]) * self.input_scale
         found = {"embedding": x}
         for i, block in enumerate(self.blocks):
             x, of_block = block(x)

@@ -135,14 +135,25 @@ def test_parametrizations_by_name():
         (
             "mup(input_multiplier=0.0)",
             None,
-            r"input_multiplier must be positive",
+            r"input_multiplier must be a finite number > 0, got 0.0",
         ),
         (
             "mup(input_multiplier='4')",
             None,
-            r"must be positive, got '4'",
+            r"must be a finite number > 0, got '4'",
         ),
         ("mup", 0, r"base_width must be an integer >= 1, got 0"),
+        ("mup", 8.0, r"base_width must be an integer >= 1, got 8.0"),
+        ("sp", 8, r"base_width=8 changes nothing in standard"),
+        ("sp(base_width=8)", None, r"base_width=8 changes nothing in standard"),
+        ("mup(init_exponent='1')", None, r"init_exponent must be .* number, got '1'"),
+        ("mup(output_exponent=None)", None, r"output_exponent must be .*, got None"),
+        ("mup(update_exponent=1e999)", None, r"update_exponent must be .*, got inf"),
+        ("mup(attention_exponent=True)", None, r"attention_exponent must be .* True"),
+        ("mup(zero_readout=1)", None, r"zero_readout must be True or False, got 1"),
+        ("mup(input_multiplier=True)", None, r"input_multiplier must be .* got True"),
+        (None, None, r"must be a name or a Parametrization, got None"),
+        (2, None, r"must be a name or a Parametrization, got 2"),
     ],
 )
 def test_parametrizations_that_are_refused(which, base_width, message):
@@ -174,7 +185,7 @@ def test_the_multipliers_of_tasks():
     relative = tasks.get("digits-mlp", width=48, parametrization="mup", base_width=12)
     assert relative.width_multipliers["layers"]["1"]["kernel"] == 4.0
     assert relative.width_ratio == 4.0
-    standard = tasks.get("digits-mlp", width=48, base_width=12)
+    standard = tasks.get("digits-mlp", width=48)
     assert (standard.width_multipliers, standard.width_ratio) == (None, 1.0)
     faster = tasks.get(
         "digits-mlp", parametrization="sp(hidden_learning_rate_multiplier=4.0)"
@@ -194,6 +205,21 @@ def test_the_fan_in_of_the_output_projection_of_a_vit():
         block["attention"]["out"]["kernel"] = 8.0
     assert theory == legacy
     assert tasks.get("digits-vit", legacy_vit_out=True).width_multipliers is None
+
+
+def test_the_legacy_fan_in_of_a_vit_follows_the_rules():
+    def out(legacy, **options):
+        options = {"width": 32, "num_heads": 4, **options}
+        task = tasks.get("digits-vit", legacy_vit_out=legacy, **options)
+        return task.width_multipliers["blocks"]["0"]["attention"]["out"]["kernel"]
+
+    # One head of 8 over one of 2 is what 32 is over 8.
+    relative = {"parametrization": "mup", "base_width": 8}
+    assert out(True, **relative) == out(False, **relative) == 4.0
+    root = {"parametrization": "mup(update_exponent=0.5)"}
+    assert out(True, **root) == pytest.approx(8**0.5)
+    faster = {"parametrization": "sp(hidden_learning_rate_multiplier=4.0)"}
+    assert out(True, **faster) == out(False, **faster) == 0.25
 
 
 def test_only_mup_shows_in_the_metadata():
@@ -275,13 +301,7 @@ def test_multipliers_scale_what_they_name(build, which):
     name = first if which == "input" else "logits"
     rules = dataclasses.replace(STANDARD, **{f"{which}_multiplier": 3.0})
     scaled = preactivations(rules, params)
-    if build is vit and which == "input":  # Positions are added to the patches later.
-        positions = params["position_embedding"][None]
-        assert not np.allclose(scaled[name], plain[name])
-        patches = [(x - positions)[:, 1:] for x in (scaled[name], plain[name])]
-        np.testing.assert_allclose(patches[0], 3 * patches[1], rtol=1e-4, atol=1e-5)
-    else:
-        np.testing.assert_allclose(scaled[name], 3 * plain[name], rtol=1e-5)
+    np.testing.assert_allclose(scaled[name], 3 * plain[name], rtol=1e-5)
     if build is mlp:  # ReLU layers without biases pass the factor on.
         np.testing.assert_allclose(scaled["logits"], 3 * plain["logits"], rtol=1e-5)
     if which == "output":
