@@ -16,7 +16,7 @@ import optax
 
 from tasks import optimizers
 from tasks.base import Batch, Task
-from tasks.checks import check_counts
+from tasks.checks import check_counts, check_numbers
 from tasks.optimizers import OptimizerLike
 from tasks.training import initial_carry, training_step
 
@@ -180,12 +180,14 @@ def coordinate_check(
     widths = _increasing("widths", widths, at_least=2)
     steps = _increasing("steps", steps, at_least=1)
     check_counts(seeds=seeds)
+    check_numbers(above=0, tolerance=tolerance, logits_tolerance=logits_tolerance)
     resolved = optimizers.resolve(optimizer)
     tasks = [make_task(width) for width in widths]
     for task in tasks:
         _preactivations(task)
         optimizers.check(resolved, task, steps[-1])
-    layers = _layers(tasks[0])
+    layers = _common_layers(tasks)
+    _check_growth(widths, tasks)
     initial, change = zip(
         *(_measure(t, resolved.build(t, steps[-1]), steps, seeds) for t in tasks),
         strict=True,
@@ -264,6 +266,28 @@ def _preactivations(task: Task) -> Callable[..., dict[str, jax.Array]]:
 
 def _probe(task: Task) -> Batch:
     return task.sample(task.data["train"], jax.random.key(2**31 - 1))
+
+
+def _check_growth(widths: Sequence[int], tasks: Sequence[Task]) -> None:
+    """A model of one size is flat whatever its parametrization."""
+    models = [jax.eval_shape(task.init, jax.random.key(0))[0] for task in tasks]
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(m)) for m in models]
+    if sizes != sorted(set(sizes)):
+        raise ValueError(
+            "make_task must give models that grow with the width; at the widths "
+            f"{tuple(widths)} they have {sizes} parameters"
+        )
+
+
+def _common_layers(tasks: Sequence[Task]) -> tuple[str, ...]:
+    first, *others = map(_layers, tasks)
+    for task, layers in zip(tasks[1:], others, strict=True):
+        if layers != first:
+            raise ValueError(
+                f"make_task must give models with the same layers; {tasks[0].name} has "
+                f"{first}, {task.name} {layers}"
+            )
+    return first
 
 
 def _layers(task: Task) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The coordinate check: what it measures, and that it tells right from wrong."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,9 @@ def test_the_table_shows_what_fails_in_bold():
     ]
 
 
+mup_mlp = partial(tasks.get, "digits-mlp", parametrization="mup")
+
+
 def check_mlp(parametrization, optimizer, depth=2):
     return coordinate_check(
         lambda width: tasks.get(
@@ -245,9 +249,20 @@ def test_rounding_is_no_change():
             r"'quadratic' does not tell its pre",
         ),
         (
-            {"make_task": lambda width: tasks.get("digits-mlp", base_width=65)},
+            {"make_task": lambda width: mup_mlp(base_width=65)},
             r"base_width=65 is larger than width=64",
         ),
+        (
+            {"make_task": lambda width: mup_mlp()},
+            r"grow with the width; at the widths \(2, 4\) they have \[8970, 8970\]",
+        ),
+        (
+            {"make_task": lambda width: mup_mlp(width=width, depth=width)},
+            r"the same layers; digits-mlp.*width=2\) has \('layers/0', .*width=4\)",
+        ),
+        ({"tolerance": 0}, r"tolerance must be a finite number > 0, got 0"),
+        ({"tolerance": float("nan")}, r"tolerance must be .* got nan"),
+        ({"logits_tolerance": "0.5"}, r"logits_tolerance must be .* got '0.5'"),
     ],
 )
 def test_bad_input_is_refused(options, message):
