@@ -13,7 +13,7 @@ from optax import softmax_cross_entropy_with_integer_labels
 
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_windows, sum_over
-from tasks.checks import check_counts, check_dtype
+from tasks.checks import check_counts, check_dtype, check_numbers
 from tasks.data import Dataset, load_text
 from tasks.functional import Build, count_parameters, functional, parameter_shapes
 from tasks.models import TransformerLM
@@ -22,6 +22,12 @@ from tasks.registry import register
 
 # At a time: 2 MiB, so that a CPU keeps what it computes from them in its caches.
 _EVALUATION_LOGITS = 2**19
+_DEFAULTS = {
+    "use_bias": False,
+    "use_positions": True,
+    "pad_token": None,
+    "epsilon": 1e-6,
+}
 
 
 def language_model(
@@ -31,6 +37,7 @@ def language_model(
     context: int,
     batch_size: int,
     metadata: dict[str, Any],
+    pad_token: int | None = None,
 ) -> Task:
     """Makes a task of predicting each next token of a text.
 
@@ -45,6 +52,8 @@ def language_model(
       context: number of tokens that the model reads.
       batch_size: windows in a training batch.
       metadata: what the model is; joins that of the data in the task's metadata.
+      pad_token: a token after which nothing is predicted; the loss is the mean over all
+        others.
 
     Returns:
       A task whose loss is in nats per token and whose `evaluate` gives `loss` and
@@ -75,6 +84,13 @@ def language_model(
         )
     init, apply = functional(build)
 
+    def counts(window: jax.Array) -> jax.Array:
+        """Whether what comes after each token of the input is predicted."""
+        inputs = window[:, :-1]
+        if pad_token is None:
+            return jnp.ones_like(inputs, bool)
+        return inputs != pad_token
+
     def cross_entropy(
         params: Params, model_state: ModelState, window: jax.Array
     ) -> tuple[jax.Array, ModelState]:
@@ -87,7 +103,11 @@ def language_model(
     ) -> tuple[jax.Array, ModelState]:
         del key
         losses, model_state = cross_entropy(params, model_state, batch)
-        return losses.mean(), model_state
+        if pad_token is None:
+            return losses.mean(), model_state
+        counted = counts(batch)
+        total = jnp.sum(losses, where=counted)
+        return total / jnp.maximum(1, counted.sum()), model_state
 
     def preactivations(
         params: Params, model_state: ModelState, batch: Batch
@@ -108,12 +128,16 @@ def language_model(
             place = windows[:, None] * context + jnp.arange(context + 1)[None]
             window = tokens[jnp.minimum(place, num_targets)].astype(jnp.int32)
             losses, _ = cross_entropy(params, model_state, window)
-            inside = place[:, 1:] <= num_targets
-            return {"loss": jnp.sum(jnp.where(inside, losses, 0), axis=1)}
+            counted = (place[:, 1:] <= num_targets) & counts(window)
+            return {
+                "loss": jnp.sum(losses, axis=1, where=counted),
+                "count": jnp.sum(counted, axis=1),
+            }
 
         windows = -(-num_targets // context)
         at_a_time = max(1, _EVALUATION_LOGITS // (context * dataset.num_classes))
-        mean = sum_over(per_window, windows, at_a_time)["loss"] / num_targets
+        sums = sum_over(per_window, windows, at_a_time)
+        mean = sums["loss"] / sums["count"]
         bits_per_byte = mean / (math.log(2) * data["bytes_per_token"])
         return {"loss": mean, "bits_per_byte": bits_per_byte}
 
@@ -145,6 +169,10 @@ def transformer_lm(
     context: int = 128,
     batch_size: int = 32,
     level: str = "byte",
+    use_bias: bool = False,
+    use_positions: bool = True,
+    pad_token: int | None = None,
+    epsilon: float = 1e-6,
     parametrization: str | Parametrization = "sp",
     base_width: int | None = None,
     dtype: str = "float32",
@@ -160,10 +188,17 @@ def transformer_lm(
       context: number of tokens that the model reads.
       batch_size: windows in a training batch.
       level: what a token is: `byte`, `character` or `word`.
+      use_bias: whether matrices have a bias.
+      use_positions: whether positions are embedded.
+      pad_token: a token that is not attended to, and after which nothing is predicted.
+      epsilon: added to the variance in normalizations.
       parametrization: `"sp"`, `"mup"` or a `Parametrization`.
       base_width: that of the parametrization, 1 by default.
       dtype: in which activations are computed; parameters are float32.
       data_dir: the folder of data sets.
+
+    The model of Thérien et al. (arXiv 2406.00153) has `use_bias=True`,
+    `use_positions=False`, `pad_token=0` and `epsilon=1e-5`.
 
     Example:
       >>> task = transformer_lm("python_docs", width=16, depth=1, context=32)
@@ -172,10 +207,24 @@ def transformer_lm(
     """
     check_counts(width=width, depth=depth, num_heads=num_heads)
     check_counts(context=context, batch_size=batch_size)
+    check_numbers(above=0, epsilon=epsilon)
     rules = resolve_parametrization(parametrization, base_width)
     compute_dtype = check_dtype(dtype)
     dataset = load_text(dataset_name, level, data_dir)
+    if pad_token is not None:
+        check_counts(minimum=0, pad_token=pad_token)
+        if pad_token >= dataset.num_classes:
+            raise ValueError(
+                f"pad_token must be less than the {dataset.num_classes} tokens that "
+                f"there are, got {pad_token}"
+            )
     shape = {"depth": depth, "num_heads": num_heads}
+    options = {
+        "use_bias": use_bias,
+        "use_positions": use_positions,
+        "pad_token": pad_token,
+        "epsilon": epsilon,
+    }
 
     def build_at(width: int) -> Build:
         return lambda rngs: TransformerLM(
@@ -183,6 +232,7 @@ def transformer_lm(
             context=context,
             width=width,
             **shape,
+            **options,
             parametrization=rules,
             dtype=compute_dtype,
             rngs=rngs,
@@ -199,8 +249,10 @@ def transformer_lm(
             **shape,
             "level": level,
             "dtype": dtype,
+            **{k: v for k, v in options.items() if v != _DEFAULTS[k]},
             **rules.metadata,
         },
+        pad_token=pad_token,
     )
     scaling = rules.scaling(lambda width: parameter_shapes(build_at(width)), width)
     return dataclasses.replace(task, **scaling)

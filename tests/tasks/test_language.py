@@ -22,12 +22,12 @@ def build(rngs):
     )
 
 
-def make_task(length, bytes_per_token=1.0):
+def make_task(length, bytes_per_token=1.0, **options):
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, length).astype(np.uint8)
     split = {"tokens": tokens, "bytes_per_token": np.float32(bytes_per_token)}
     data = Dataset("own", {"train": split, "valid": split}, VOCABULARY, "a test", {})
     return language.language_model(
-        data, build, context=CONTEXT, batch_size=3, metadata={}
+        data, build, context=CONTEXT, batch_size=3, metadata={}, **options
     )
 
 
@@ -71,6 +71,66 @@ def test_loss_predicts_each_next_token_of_the_batch():
     loss, model_state = task.loss(params, (), batch, jax.random.key(0))
     np.testing.assert_allclose(loss, -jnp.log(probability).mean(), rtol=1e-5)
     assert model_state == () and loss.dtype == jnp.float32
+
+
+def test_nothing_is_predicted_after_padding():
+    padded, plain = make_task(78, pad_token=0), make_task(78)
+    params, _ = plain.init(jax.random.key(0))
+    _, apply = functional(build)
+
+    def losses(window):
+        logits, _ = apply(params, (), window[None, :-1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits[0], window[1:])
+
+    batch = plain.sample(plain.data["train"], jax.random.key(1)).at[1].set(0)
+    kept = np.asarray(jax.vmap(losses)(batch))[np.asarray(batch[:, :-1]) != 0]
+    assert 0 < kept.size < 2 * CONTEXT
+    loss, _ = padded.loss(params, (), batch, jax.random.key(0))
+    np.testing.assert_allclose(loss, kept.mean(), rtol=1e-5)
+    loss, _ = padded.loss(params, (), jnp.zeros_like(batch), jax.random.key(0))
+    assert loss == 0
+
+    tokens = plain.data["valid"]["tokens"].astype(jnp.int32)
+    starts = range(0, len(tokens) - 1, CONTEXT)
+    of_windows = [losses(tokens[start : start + CONTEXT + 1]) for start in starts]
+    kept = np.concatenate(of_windows)[np.asarray(tokens[:-1]) != 0]
+    assert 0 < kept.size < len(tokens) - 1
+    got = padded.evaluate(params, (), padded.data["valid"])
+    np.testing.assert_allclose(got["loss"], kept.mean(), rtol=1e-5)
+
+
+def test_the_model_of_mulo_is_an_override_away():
+    given = {"use_bias": True, "use_positions": False, "pad_token": 0, "epsilon": 1e-5}
+    task = tasks.get("python-docs-lm", width=8, depth=1, num_heads=2, **given)
+    assert given.items() <= task.metadata.items()
+    assert not given.keys() & tasks.get("python-docs-lm").metadata.keys()
+    params, _ = jax.eval_shape(task.init, jax.random.key(0))
+    assert "position_embedding" not in params
+    assert "bias" in params["readout"]
+    params, _ = task.init(jax.random.key(0))
+    batch = jnp.array([[0, 5, 0, 7]])
+    moved = params["token_embedding"]["embedding"].at[0].add(1.0)
+    other = {**params, "token_embedding": {"embedding": moved}}
+    one, two = (task.loss(p, (), batch, jax.random.key(0))[0] for p in (params, other))
+    assert one == two  # The padding is neither attended to nor predicted from.
+    for epsilon in (1e-5, 1.0):
+        of = tasks.get("python-docs-lm", width=8, depth=1, epsilon=epsilon)
+        state = of.init(jax.random.key(0))
+        x = of.preactivations(*state, batch)["blocks/0/mlp_in"]
+        assert (x.std() > 0.5) == (epsilon < 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pad_token": 256}, "pad_token must be less than the 256 tokens"),
+        ({"pad_token": -1}, "pad_token must be an integer >= 0"),
+        ({"epsilon": 0.0}, "epsilon must be a finite number > 0"),
+    ],
+)
+def test_options_that_are_not_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.get("python-docs-lm", **options)
 
 
 def test_loss_at_the_start_is_about_that_of_guessing():
