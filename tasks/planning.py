@@ -92,6 +92,7 @@ def plan(
             "baseline": _baseline(baseline, suite, [o.name for o in resolved]),
             "suite_baseline": baseline or (suite.baseline if suite else None),
             "target": entry.target,
+            "early_stopping": _early_stopping(entry, suite),
             "command": command,
         }
         length = steps or entry.steps
@@ -160,6 +161,11 @@ def _baseline(asked: str | None, suite: Suite | None, names: list[str]) -> str:
         return asked
     preferred = [n for n in names if suite and n == suite.baseline]
     return (preferred + [n for n in names if n.startswith("adamw")] + names)[0]
+
+
+def _early_stopping(entry: Entry, suite: Suite | None) -> dict[str, Any] | None:
+    rule = entry.early_stopping or (suite.early_stopping if suite else None)
+    return None if rule is None else dataclasses.asdict(rule)
 
 
 def _batch_shapes(task: Task) -> dict[str, str]:

@@ -47,6 +47,15 @@ _FAMILY_READING = (
     "seed difference lies wholly on one side of 0; ○ unclear: it does not. "
     "Parametrizations: sp is the standard one, mup the maximal-update one."
 )
+_STOPPING_READING = (
+    "A run stops after {patience} evaluations in a row whose validation loss is not "
+    "below the best one by more than {min_delta:g}; the weights of the best one are "
+    "restored. Computed from the records of whole runs. Steps and time to stop: "
+    "medians over seeds, > where the end of the run comes first; the time is the share "
+    "of the steps in the run seconds of all seeds side by side, evaluations and "
+    "meta-updates included. Restored loss, and its difference to the baseline's seed "
+    "by seed: interquartile means. All with 95 % bootstrap intervals."
+)
 _METHOD = (
     "Seeds are paired: the initial parameters, the batches and the noise of a step "
     "depend on the seed and the step alone, so every optimizer meets the same ones.",
@@ -237,7 +246,7 @@ def _task_section(of_task: Sequence[Summary], figures: Mapping[str, Figure]) -> 
             f" Horizontal line: the target loss {tables.number(of_task[0].target)}."
         )
     parts = [f'<h2 id="{_anchor(task)}">{text(task)}</h2>', _task_facts(of_task)]
-    parts += [_outcomes_table(of_task), *_divergences(of_task)]
+    parts += [_outcomes_table(of_task), *_divergences(of_task), *_stopping(of_task)]
     parts.append(figure(figures[f"{task}.loss"], caption))
     if f"{task}.hyperparams" in figures:
         parts.append(figure(figures[f"{task}.hyperparams"], _HYPERPARAMS_CAPTION))
@@ -292,6 +301,22 @@ def _outcomes_table(of_task: Sequence[Summary]) -> str:
         ]
         rows.append((s.optimizer, cells))
     return table(head, rows, _baseline(of_task))
+
+
+def _stopping(of_task: Sequence[Summary]) -> list[str]:
+    """What early stopping makes of the runs, where the suite asks for it."""
+    if not any(s.stopping for s in of_task):
+        return []
+    rule = of_task[0].records[0].context["early_stopping"]
+    rows = [
+        (s.optimizer, [soften_bounds(cell) for cell in tables.stopping_row(s)])
+        for s in of_task
+    ]
+    return [
+        "<h3>With early stopping</h3>",
+        table(["optimizer", *tables.STOPPING_COLUMNS], rows, _baseline(of_task)),
+        f'<p class="note">{text(_STOPPING_READING.format(**rule))}</p>',
+    ]
 
 
 def _costs_table(of_task: Sequence[Summary]) -> str:

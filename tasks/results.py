@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks import early_stopping, statistics
 from tasks import records as records_lib
-from tasks import statistics
+from tasks.early_stopping import Stopping
 from tasks.records import Record
 from tasks.statistics import Interval
 
@@ -35,6 +36,7 @@ class Summary:
       is_baseline: whether the others are compared with this one.
       difference: of `final` to the baseline's with the same seeds; `None` for the
         baseline itself and where it is missing.
+      stopping: what early stopping makes of the runs, where the suite asks for it.
     """
 
     task: str
@@ -46,6 +48,7 @@ class Summary:
     steps_to_target: Interval | None
     is_baseline: bool
     difference: Interval | None
+    stopping: Stopping | None = None
 
     @property
     def num_diverged(self) -> int:
@@ -165,6 +168,10 @@ class Results:
 def _summarize(cells: dict[str, list[Record]]) -> list[Summary]:
     reference = _baseline(cells)
     target = _target(cells, reference)
+    stopped = {
+        name: early_stopping.stopped_runs(records, valid_losses(records))
+        for name, records in cells.items()
+    }
     return [
         Summary(
             task=records[0].task,
@@ -179,6 +186,11 @@ def _summarize(cells: dict[str, list[Record]]) -> list[Summary]:
             if name == reference
             else statistics.paired_by_seed(
                 _final(records), _final(cells.get(reference, []))
+            ),
+            stopping=early_stopping.summarize(
+                records,
+                stopped[name],
+                {} if name == reference else stopped.get(reference, {}),
             ),
         )
         for name, records in cells.items()

@@ -19,6 +19,12 @@ COLUMNS = (
     "state B/param",
     "diverged",
 )
+STOPPING_COLUMNS = (
+    "stopped at step",
+    "time to stop s",
+    "restored valid loss",
+    "its difference",
+)
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -79,6 +85,19 @@ def row(summary: Summary) -> list[str]:
     ]
 
 
+def stopping_row(summary: Summary) -> list[str]:
+    """The cells of early stopping, in the order of `STOPPING_COLUMNS`."""
+    found = summary.stopping
+    if found is None:
+        return ["–"] * len(STOPPING_COLUMNS)
+    return [
+        steps_with_interval(found.steps, found.total_steps),
+        with_interval(found.seconds, 3).replace("∞", f">{found.total_seconds:.3g}"),
+        with_interval(found.loss),
+        "–" if found.difference is None else with_interval(found.difference, 3),
+    ]
+
+
 def markdown(summaries: Sequence[Summary]) -> str:
     """A headline and an aligned Markdown table of the optimizers on one task."""
     first = summaries[0]
@@ -88,7 +107,11 @@ def markdown(summaries: Sequence[Summary]) -> str:
     )
     if first.target is not None:
         headline += f", target loss {number(first.target)}"
-    return f"{headline}\n\n{aligned([list(COLUMNS), *map(row, summaries)])}"
+    rows = [list(COLUMNS), *map(row, summaries)]
+    if any(s.stopping for s in summaries):
+        extra = [list(STOPPING_COLUMNS), *map(stopping_row, summaries)]
+        rows = [r[:-1] + e + r[-1:] for r, e in zip(rows, extra, strict=True)]
+    return f"{headline}\n\n{aligned(rows)}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks import registry
 from tasks.base import Task
+from tasks.early_stopping import EarlyStopping
 from tasks.optimizers import OptimizerLike
 
 DEFAULT_STEPS = 1000
@@ -25,6 +26,7 @@ class Entry:
       overrides: keyword arguments of `tasks.get`.
       target: the validation loss that "steps to target" means; by default what the
         baseline reaches at three quarters of its run.
+      early_stopping: what the report stops runs by; by default what the suite says.
     """
 
     task: str | Task
@@ -33,6 +35,7 @@ class Entry:
     eval_every: int | None = None
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target: float | None = None
+    early_stopping: EarlyStopping | None = None
 
     @property
     def task_name(self) -> str:
@@ -60,12 +63,15 @@ class Suite:
       description: one line for `python -m tasks list` and the head of the report.
       entries: the tasks, in the order of the report.
       baseline: the display name of the optimizer that others are compared with.
+      early_stopping: what the report stops runs by, or `None`. Runs are trained to
+        their end in any case; the patience is one of evaluations.
     """
 
     name: str
     description: str
     entries: tuple[Entry, ...]
     baseline: str = "adamw"
+    early_stopping: EarlyStopping | None = None
 
     def only(self, task_names: Sequence[str]) -> Suite:
         """The suite restricted to some tasks; unknown ones come without optimizers.
