@@ -55,7 +55,7 @@ def supervised(
     take: Callable[[Data, jax.Array], Batch] = take_rows,
     count: Callable[[Data], int] = count_rows,
     augment: Callable[[Batch, jax.Array], Batch] | None = None,
-    normalize: Callable[[jax.Array], jax.Array] | None = None,
+    normalize: Callable[[jax.Array], jax.Array] = lambda loss: loss,
     evaluation_batch_size: int = 256,
 ) -> Task:
     """Makes a task of a model that has a training and an evaluation mode.
@@ -123,7 +123,7 @@ def supervised(
         sample=sample,
         evaluate=evaluate,
         data=jax.tree.map(jnp.asarray, dict(splits)),
-        **({"normalize": normalize} if normalize else {}),
+        normalize=normalize,
         metadata={
             **metadata,
             "num_parameters": count_parameters(init),
