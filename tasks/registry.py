@@ -12,7 +12,15 @@ from tasks.base import Task
 from tasks.checks import check_known
 from tasks.specs import parse_call
 
-_BUILTIN = ("tasks.classification", "tasks.language")
+_BUILTIN = (
+    "tasks.classification",
+    "tasks.convolution",
+    "tasks.forecasting",
+    "tasks.language",
+    "tasks.minigpt",
+    "tasks.sentiment",
+    "tasks.translation",
+)
 _BUILDERS: dict[str, Callable[..., Task]] = {}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checks import check_counts
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -19,7 +21,8 @@ class Dataset:
       splits: arrays by name, by split: `"train"`, `"valid"`, and `"test"` where there
         is an official one. Images have `image`, uint8 of shape (rows, height, width,
         channels), and `label`, int32 of shape (rows,). Text has `tokens`, unsigned
-        integers of shape (length,), and `bytes_per_token`, a float32 scalar.
+        integers of shape (length,), and `bytes_per_token`, a float32 scalar. In all
+        other sets every array has a row for each example.
       num_classes: the number of labels, or of tokens in the vocabulary.
       source: the files or the package that the data were read from.
       sha256: by split, of what was read: the bytes of the images followed by those of
@@ -40,11 +43,33 @@ class Dataset:
             "source": self.source,
             "num_classes": self.num_classes,
             "sizes": {
-                split: len(arrays["label" if "label" in arrays else "tokens"])
+                split: len(next(iter(arrays.values())))
                 for split, arrays in self.splits.items()
             },
             "sha256": dict(self.sha256),
         }
+
+
+def first_rows(dataset: Dataset, max_rows: int) -> Dataset:
+    """Takes the first rows of each split: `max_rows` of `"train"` at most.
+
+    The other splits keep an eighth as many.
+
+    Example:
+      >>> rows = {"x": np.arange(100)}
+      >>> dataset = Dataset("own", {"train": rows, "valid": rows}, 2, "", {})
+      >>> first_rows(dataset, 40).metadata["sizes"]
+      {'train': 40, 'valid': 5}
+    """
+    check_counts(minimum=8, max_rows=max_rows)
+    splits = {
+        split: {
+            name: array[: max_rows if split == "train" else max_rows // 8]
+            for name, array in arrays.items()
+        }
+        for split, arrays in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def sha256(*parts: bytes) -> str:

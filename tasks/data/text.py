@@ -76,7 +76,7 @@ def load_text(
         texts = _hold_out_end(embedded.python_docs(), 1 / 20)
         source = embedded.PYTHON_DOCS_SOURCE
     else:
-        texts, source = _read_splits(name, data_dir)
+        texts, source = read_splits(name, data_dir)
     tokens, num_classes = tokenize(texts, level)
     encoded = {split: text.encode() for split, text in texts.items()}
     return Dataset(
@@ -138,9 +138,10 @@ def _hold_out_end(text: str, fraction: float) -> dict[str, str]:
     return {"train": text[:cut], "valid": text[cut:]}
 
 
-def _read_splits(
+def read_splits(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str], str]:
+    """The texts of the splits of a set that is read from files, and those files."""
     text_set = _SETS[name]
     layout, folder = find_files(
         name,
