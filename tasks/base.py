@@ -39,7 +39,9 @@ class Task:
       sample: `(data["train"], key) -> batch`, a random training batch.
       evaluate: `(params, model_state, data[split]) -> {"loss": ..., ...}`, float32
         scalars in evaluation mode over the whole split.
-      data: the arrays of each split; `"train"` and `"valid"` at least.
+      data: the arrays of each split; `"train"` and `"valid"` at least. A split `"meta"`
+        is for optimizers that learn from held-out data while they train, see
+        `tasks.training`; nothing else uses it.
       normalize: maps a loss to the range that meta-training works with.
       width_multipliers: a pytree like `params` of Python floats: the factor by which
         the fan-in of a hidden matrix exceeds that of the base model, 1.0 for every

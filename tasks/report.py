@@ -72,7 +72,8 @@ _METHOD = (
     "Update ms is the median of single calls of the jitted update alone, its state "
     "donated, on the task's parameters, in turns with optax.adamw in one process. The "
     "ratio is more robust than the milliseconds; below some 0.1 ms a call is mostly "
-    "dispatch. Compile seconds are those of the whole training program.",
+    "dispatch. Meta-updates, of optimizers that make any, are in the run seconds only. "
+    "Compile seconds are those of the whole training program.",
     "State bytes are those of the optimizer's state over the number of parameters; "
     "AdamW's in float32 are 8.",
 )

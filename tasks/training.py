@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tasks.base import Data, ModelState, Params, Task
+from tasks.base import Batch, Data, ModelState, Params, Task
 
 
 class Carry(NamedTuple):
@@ -42,6 +42,10 @@ class Program:
     The initial parameters, the batch of step t and its noise depend on the seed and on
     t alone, so that two programs of one task see the same data: seeds are paired.
 
+    Where the optimizer makes meta-updates, see `training_step`, their validation
+    batches are of the split `"meta"`, and of `"valid"` if the task has no such split:
+    what is measured there is then no longer unseen.
+
     Example:
       >>> program = Program(task, optax.sgd(0.1), seeds=(0, 1), chunk_size=10)
       ... # doctest: +SKIP
@@ -57,7 +61,8 @@ class Program:
         chunk_size: int,
     ):
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-        self._splits = {k: jax.device_put(task.data[k]) for k in ("train", "valid")}
+        used = [k for k in ("train", "valid", "meta") if k in task.data]
+        self._splits = {k: jax.device_put(task.data[k]) for k in used}
         self._carry = jax.jit(jax.vmap(initial_carry(task, transformation)))(keys)
         run = jax.vmap(
             _advance(task, transformation, chunk_size), in_axes=(0, None, None, None)
@@ -78,26 +83,51 @@ class Program:
         return jax.device_get(chunk)
 
 
-def initial_carry(
-    task: Task, transformation: optax.GradientTransformationExtraArgs
-) -> Callable[[jax.Array], Carry]:
-    """`key -> carry` before the first step."""
+def initial_carry(task: Task, transformation: Any) -> Callable[[jax.Array], Carry]:
+    """`key -> carry` before the first step.
+
+    An optimizer that starts at random has a method `init_with_key(key, params)`, so
+    that seeds differ in its draw too. It is called instead of `init`.
+    """
 
     def begin(key: jax.Array) -> Carry:
         init_key, run_key = jax.random.split(key)
         params, model_state = task.init(init_key)
-        return Carry(params, model_state, transformation.init(params), run_key)
+        if hasattr(transformation, "init_with_key"):
+            draw = jax.random.fold_in(key, 2)  # 0 and 1 are what `split` gave.
+            opt_state = transformation.init_with_key(draw, params)
+        else:
+            opt_state = transformation.init(params)
+        return Carry(params, model_state, opt_state, run_key)
 
     return begin
 
 
 def training_step(
-    task: Task, transformation: optax.GradientTransformationExtraArgs
-) -> Callable[[Carry, Data, jax.Array], tuple[Carry, jax.Array]]:
-    """`(carry, data["train"], t) -> (carry, loss)`, step t of a training run."""
+    task: Task, transformation: Any
+) -> Callable[..., tuple[Carry, jax.Array]]:
+    """`(carry, data["train"], t, meta=None) -> (carry, loss)`, step t of a run.
 
-    def step(carry: Carry, train: Data, t: jax.Array) -> tuple[Carry, jax.Array]:
-        batch_key, noise_key = jax.random.split(jax.random.fold_in(carry.key, t))
+    An optimizer that learns from losses of its own choice says so by two attributes.
+    After every `meta_every`-th step, counted over the whole run,
+
+        state, _ = transformation.meta_update(
+            loss, params, state, grads, batch1, batch2, val_batch, key=key
+        )
+
+    is called with `loss(params, batch, key)`, parameters and state after the step, its
+    gradient, two batches of the training data and one of `meta`. The model's state is a
+    constant there, and what `loss` does to it is discarded. Equal keys, equal noise: to
+    compare two losses, give them one. A step without such an update does not pay for
+    it, as long as `t` has no axis of seeds.
+    """
+    meta_every = getattr(transformation, "meta_every", 0)
+
+    def step(
+        carry: Carry, train: Data, t: jax.Array, meta: Data | None = None
+    ) -> tuple[Carry, jax.Array]:
+        step_key = jax.random.fold_in(carry.key, t)
+        batch_key, noise_key = jax.random.split(step_key)
         batch = task.sample(train, batch_key)
         (loss, model_state), grads = jax.value_and_grad(task.loss, has_aux=True)(
             carry.params, carry.model_state, batch, noise_key
@@ -106,7 +136,34 @@ def training_step(
             grads, carry.opt_state, carry.params, value=loss
         )
         params = optax.apply_updates(carry.params, updates)
-        return Carry(params, model_state, opt_state, carry.key), loss
+        carry = Carry(params, model_state, opt_state, carry.key)
+        if not meta_every:
+            return carry, loss
+        if meta is None:
+            raise ValueError(
+                f"the optimizer makes meta-updates (meta_every={meta_every}), which "
+                "need data: pass meta=... to the training step"
+            )
+        key = jax.random.fold_in(step_key, 2)  # 0 and 1 are what `split` gave.
+        opt_state = jax.lax.cond(
+            (t + 1) % meta_every == 0,
+            lambda: meta_updated(carry, grads, (train, train, meta), key),
+            lambda: carry.opt_state,
+        )
+        return carry._replace(opt_state=opt_state), loss
+
+    def meta_updated(
+        carry: Carry, grads: Params, data: tuple[Data, ...], key: jax.Array
+    ) -> optax.OptState:
+        def loss(params: Params, batch: Batch, key: jax.Array) -> jax.Array:
+            return task.loss(params, carry.model_state, batch, key)[0]
+
+        *keys, noise_key = jax.random.split(key, len(data) + 1)
+        batches = map(task.sample, data, keys)
+        opt_state, _ = transformation.meta_update(
+            loss, carry.params, carry.opt_state, grads, *batches, key=noise_key
+        )
+        return opt_state
 
     return step
 
@@ -115,11 +172,13 @@ def _advance(task, transformation, chunk_size):
     step = training_step(task, transformation)
 
     def advance(carry, splits, start, stop):
+        meta = splits.get("meta", splits["valid"])
+
         # The bounds are traced, where a scan has a fixed length: one program serves a
         # shorter last chunk too and, with no step at all, the evaluation at the start.
         def body(t, carry_and_losses):
             carry, losses = carry_and_losses
-            carry, loss = step(carry, splits["train"], t)
+            carry, loss = step(carry, splits["train"], t, meta)
             return carry, losses.at[t - start].set(loss.astype(jnp.float32))
 
         losses = jnp.full(chunk_size, jnp.nan, jnp.float32)
