@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
 import shlex
 import sys
@@ -147,8 +148,13 @@ def list_() -> None:
     print("suites:")
     for suite in map(get_suite, list_suites()):
         print(f"  {suite.name}: {suite.description}")
+        entries = collections.defaultdict(list)
         for entry in suite.entries:
-            print(f"    {entry.task_name}, {entry.steps} steps")
+            entries[entry.task_name.partition("(")[0]].append(entry)
+        for name, of_task in entries.items():
+            times = f", {len(of_task)} times" if len(of_task) > 1 else ""
+            steps = " or ".join(map(str, sorted({entry.steps for entry in of_task})))
+            print(f"    {name}{times}, {steps} steps")
     print("tasks:")
     for name in registry.list_tasks():
         print(f"  {registry.describe(name)}")
