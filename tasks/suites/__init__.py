@@ -3,11 +3,14 @@
 from tasks.checks import check_known
 from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
+from tasks.suites.meta_adamw import META_ADAMW, META_ADAMW_MINI
 from tasks.suites.mulo_mini import MULO_MINI
 
 __all__ = ["Entry", "Suite", "get_suite", "list_suites"]
 
-_SUITES = {suite.name: suite for suite in (DEFAULT, MULO_MINI)}
+_SUITES = {
+    suite.name: suite for suite in (DEFAULT, MULO_MINI, META_ADAMW, META_ADAMW_MINI)
+}
 
 
 def get_suite(name: str) -> Suite:
