@@ -30,6 +30,7 @@ TREES = {
     "1M": [(1000, 1000)],
     "10M": [(1000, 1000)] * 10,
     "200x10k": [(100, 100)] * 200,
+    "10M/24": [(645, 645)] * 24,
 }
 
 ADAMW_FLOOR = 28  # reads g, m, v, x and writes m, v, x in float32
@@ -55,6 +56,12 @@ def floor(state: int, passes: int = 1) -> int:
     return step + (passes - 1) * 4 * (1 + state)
 
 
+def one_of_24(params: Any) -> Any:
+    """Labels that make at most 24 groups of the leaves."""
+    leaves, treedef = jax.tree.flatten(params)
+    return treedef.unflatten(f"group {i % 24}" for i in range(len(leaves)))
+
+
 ENTRIES = {
     "optax.adamw": Entry(lambda: optax.adamw(1e-3), ADAMW_FLOOR),
     "optax.adam": Entry(lambda: optax.adam(1e-3), floor(2)),
@@ -72,6 +79,11 @@ ENTRIES = {
     "mada": Entry(lambda: mada_optax.mada(1e-3), floor(7, 2)),
     "mada x_first": Entry(
         lambda: mada_optax.mada(1e-3, update_order="x_first"), floor(7)
+    ),
+    # The factors depend on all statistics, so a first pass reads all that the second
+    # does: the parameters too.
+    "meta_adamw": Entry(
+        lambda: mada_optax.meta_adamw(1e-3, groups=one_of_24), floor(2) + 4 * (2 + 2)
     ),
 }
 

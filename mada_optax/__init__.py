@@ -13,10 +13,10 @@ from mada_optax.members import amsgrad as amsgrad
 from mada_optax.members import avgrad as avgrad
 from mada_optax.members import lion as lion
 from mada_optax.members import yogi as yogi
-from mada_optax.meta_adamw.alias import MetaAdamW as MetaAdamW
 from mada_optax.meta_adamw.alias import meta_adamw as meta_adamw
-from mada_optax.meta_adamw.alias import meta_update as meta_update
 from mada_optax.meta_adamw.meta_step import MetaAux as MetaAux
+from mada_optax.meta_adamw.optimizer import MetaAdamW as MetaAdamW
+from mada_optax.meta_adamw.optimizer import meta_update as meta_update
 from mada_optax.meta_adamw.transform import MetaAdamWState as MetaAdamWState
 from mada_optax.meta_adamw.uncertainty import (
     uncertainty_weighting as uncertainty_weighting,

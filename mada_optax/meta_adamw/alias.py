@@ -1,4 +1,4 @@
-"""The public functions: `meta_adamw` and `meta_update`."""
+"""The public function `meta_adamw`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,95 +7,11 @@ import jax
 import optax
 from optax import ScalarOrSchedule
 
-from mada_optax.meta_adamw import grouping, meta_step
-from mada_optax.meta_adamw.meta_step import Batches, LossFn, MetaAux
+from mada_optax.meta_adamw.optimizer import MetaAdamW
 from mada_optax.meta_adamw.options import choose
 from mada_optax.meta_adamw.transform import Rule
 
 Number = jax.typing.ArrayLike
-
-
-class MetaAdamW(optax.GradientTransformationExtraArgs):
-    """`init` and `update` of MetaAdamW, and the meta update that goes with them.
-
-    Attributes:
-      rule: what `init` and `update` belong to.
-      meta_every: how many steps apart its options say that meta updates should be.
-    """
-
-    rule: Rule
-    meta_every: int
-
-    def __new__(cls, rule: Rule):
-        """The transformation of a rule."""
-        tx = super().__new__(cls, rule.init, rule.update)
-        tx.rule, tx.meta_every = rule, rule.options.meta_every
-        return tx
-
-    def groups(self, params: Any) -> dict[str, list[str]]:
-        """Names of leaves by group, the groups in the order of alpha and beta.
-
-        Examples:
-          >>> import jax.numpy as jnp, mada_optax
-          >>> layer = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-          >>> mada_optax.meta_adamw(1e-3).groups({"head": layer})
-          {'linear_middle_bias': ['head.bias'], 'linear_middle_weight': ['head.kernel']}
-        """
-        layout = self.rule.layout(params)
-        out: dict[str, list[str]] = {name: [] for name in layout.names}
-        for leaf, row in zip(grouping.leaf_names(params), layout.rows, strict=True):
-            out[layout.names[row]].append(leaf)
-        return out
-
-    def meta_update(
-        self,
-        loss_fn: LossFn,
-        params: Any,
-        state: Any,
-        grads: Any,
-        batch1: Any,
-        batch2: Any,
-        val_batch: Any = None,
-        val_batch_gap: Any = None,
-        *,
-        key: jax.Array | None = None,
-    ) -> tuple[Any, MetaAux]:
-        """One step of the attention; parameters, moments and count stay as they are.
-
-        Pure, and to be jitted with the training step, under `jax.lax.cond`. A step
-        whose gradient is not finite is counted in `skipped` and not taken; nor is one
-        before the first update.
-
-        Args:
-          loss_fn: `(params, batch) -> scalar`, or `(params, batch, key) -> scalar` if a
-            key is given: the training loss, in training mode. What it does to batch
-            statistics must stay inside of it. It is differentiated twice, which fused
-            attention kernels may not allow.
-          params: after the update, all that `loss_fn` needs; what is masked or frozen
-            is a constant.
-          state: after the update: of this transformation, or of a chain or a mask
-            with it.
-          grads: those of the last update, as this transformation saw them; `None` with
-            `meta_feature_grad="batch1"`.
-          batch1: a training batch.
-          batch2: another.
-          val_batch: for all objectives but "gradient"; best from data that are held
-            out of training and not those that the result is reported on.
-          val_batch_gap: another one for the generalization gap; `val_batch` by default,
-            which saves a forward pass.
-          key: for dropout.
-
-        Returns:
-          The new state, of the kind that was given, and `MetaAux`.
-
-        Raises:
-          ValueError: a batch or gradient that the options need is `None`, `state` does
-            not hold one `MetaAdamWState`, or `params` or `grads` lack a leaf of it.
-        """
-        batches = Batches(batch1, batch2, val_batch, val_batch_gap)
-        return meta_step.meta_update(
-            self.rule, loss_fn, params, state, grads, batches, key
-        )
 
 
 def meta_adamw(
@@ -318,30 +234,3 @@ def meta_adamw(
     """
     given = dict(locals())
     return MetaAdamW(Rule(choose(given.pop("preset"), given)))
-
-
-def meta_update(
-    tx: MetaAdamW,
-    loss_fn: LossFn,
-    params: Any,
-    state: Any,
-    batch1: Any,
-    batch2: Any,
-    val_batch: Any = None,
-    val_batch_gap: Any = None,
-    *,
-    grads: Any = None,
-    key: jax.Array | None = None,
-) -> tuple[Any, MetaAux]:
-    """One step of the attention of `tx`; the same as its method `meta_update`."""
-    return tx.meta_update(
-        loss_fn,
-        params,
-        state,
-        grads,
-        batch1,
-        batch2,
-        val_batch,
-        val_batch_gap,
-        key=key,
-    )

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mada_optax import blocks
 from mada_optax.family import root
 from mada_optax.leaves import wide_dtype
 from mada_optax.meta_adamw.grouping import Layout
@@ -48,21 +47,15 @@ def cosine(inner: jax.Array, norm: jax.Array, other: jax.Array) -> jax.Array:
 def _sums(leaf: Leaf, options: Options) -> dict[str, jax.Array]:
     """The sums over one leaf that its features need."""
     dtype = wide_dtype(leaf.param)
-
-    def products(grad, mu, nu, param):
-        wide = Leaf(*(x.astype(dtype) for x in (grad, mu, nu, param)))
-        out = {"gg": wide.grad * wide.grad, "mm": wide.mu * wide.mu}
-        if options.is_basic:
-            out["gm"] = wide.grad * wide.mu
-            out["pp"] = wide.param * wide.param
-            if options.use_v_norms:
-                out["vv"] = wide.nu * wide.nu
-        else:
-            out["z"] = (wide.grad == 0).astype(dtype)
-            out["y"] = (wide.mu == 0).astype(dtype)
-        return out
-
-    return blocks.sums(products, leaf)
+    grad, mu, nu, param = (x.astype(dtype) for x in leaf)
+    out = {"gg": grad * grad, "mm": mu * mu}
+    if not options.is_basic:
+        out |= {"z": (grad == 0).astype(dtype), "y": (mu == 0).astype(dtype)}
+        return {name: x.sum() for name, x in out.items()}
+    out |= {"gm": grad * mu, "pp": param * param}
+    if options.use_v_norms:
+        out["vv"] = nu * nu
+    return {name: x.sum() for name, x in out.items()}
 
 
 def statistics(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mada_optax import domains
+from mada_optax import blocks, domains
 from mada_optax.family import root
 
 
@@ -24,12 +24,12 @@ class Numbers(NamedTuple):
     """What a step needs beside arrays, scalars in the dtype of the leaf.
 
     Attributes:
-      rate: learning rate times alpha.
+      rate: learning rate times alpha, of one group or all.
       decay: weight decay times beta, over c1 where that is asked for; `None` for 0.
       over_c1: 1 / (1 - b1^t).
       over_c2: 1 / (1 - b2^t).
-      b1: decay of the first moment.
-      b2: decay of the second moment.
+      first: b1 and 1 - b1.
+      second: b2 and 1 - b2.
       eps: added to the root.
     """
 
@@ -37,9 +37,9 @@ class Numbers(NamedTuple):
     decay: jax.Array | None
     over_c1: jax.Array
     over_c2: jax.Array
-    b1: Any
-    b2: Any
-    eps: Any
+    first: tuple[jax.Array, jax.Array]
+    second: tuple[jax.Array, jax.Array]
+    eps: jax.Array
 
 
 def _over(b: Any, t: jax.Array) -> jax.Array:
@@ -58,42 +58,47 @@ def numbers(
     alpha: jax.Array,
     beta: jax.Array,
     *,
-    decays: bool,
     corrected_decay: bool,
     dtype: Any,
 ) -> Numbers:
-    """The numbers of step `count` (1 for the first) of a leaf of the base group."""
+    """What step `count` (1 for the first) needs in a base group; factors are (G,)."""
     t = count.astype(dtype)
     over_c1, over_c2 = _over(base["b1"], t), _over(base["b2"], t)
     decay = None
-    if decays and domains.weight_decay_or_none(base["weight_decay"]) is not None:
+    if domains.weight_decay_or_none(base["weight_decay"]) is not None:
         decay = jnp.asarray(base["weight_decay"], dtype) * beta.astype(dtype)
         decay = decay * over_c1 if corrected_decay else decay
-    return Numbers(
-        rate=jnp.asarray(rate, dtype) * alpha.astype(dtype),
-        decay=decay,
-        over_c1=over_c1,
-        over_c2=over_c2,
-        b1=base["b1"],
-        b2=base["b2"],
-        eps=base["eps"],
+    first, second = (
+        (jnp.asarray(b, dtype), jnp.asarray(1 - b, dtype))
+        for b in (base["b1"], base["b2"])
     )
+    rate = jnp.asarray(rate, dtype) * alpha.astype(dtype)
+    # Features have read the moments when these are overwritten.
+    first, second = blocks.after(rate, (first, second))
+    eps = jnp.asarray(base["eps"], dtype)
+    made = Numbers(rate, decay, over_c1, over_c2, first, second, eps)
+    # Otherwise they may be computed again for every element that they meet.
+    return jax.lax.optimization_barrier(made)
 
 
-def _average(b: Any, old: jax.Array, new: jax.Array) -> jax.Array:
-    return jnp.asarray(b, old.dtype) * old + jnp.asarray(1 - b, old.dtype) * new
+def of_group(s: Numbers, row: int, *, decays: bool) -> Numbers:
+    """The numbers of a leaf of one group."""
+    decay = s.decay[row] if decays and s.decay is not None else None
+    return s._replace(rate=s.rate[row], decay=decay)
 
 
 def advance(
     mu: jax.Array, nu: jax.Array, grad: jax.Array, s: Numbers
 ) -> tuple[jax.Array, jax.Array]:
     """The moments after a step with this gradient."""
-    return _average(s.b1, mu, grad), _average(s.b2, nu, grad * grad)
+    (b1, new1), (b2, new2) = s.first, s.second
+    # (1 - b2) g first: g^2 would be kept from the features on, to be read again.
+    return b1 * mu + new1 * grad, b2 * nu + new2 * grad * grad
 
 
 def change(mu: jax.Array, nu: jax.Array, param: jax.Array, s: Numbers) -> jax.Array:
     """What the step adds to the parameter."""
-    direction = mu * s.over_c1 / (root(nu * s.over_c2) + jnp.asarray(s.eps, mu.dtype))
+    direction = mu * s.over_c1 / (root(nu * s.over_c2) + s.eps)
     if s.decay is not None:
         direction += s.decay * param.astype(mu.dtype)
     return -s.rate * direction

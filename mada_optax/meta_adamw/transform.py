@@ -1,5 +1,7 @@
 """The transformation behind MetaAdamW: its state and its update."""
 
+import functools
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -74,6 +76,12 @@ class Rule:
         """Moments of 0, and an attention drawn from the seed."""
         reject_complex(params)
         names, dtype = self.layout(params).names, widest_dtype(params)
+        if self.options.num_standardized and len(names) == 2:
+            warnings.warn(
+                "Standardized across two groups every feature is +-0.71: choose more "
+                "groups, or features without norm_.",
+                stacklevel=2,
+            )
         hyperparams = self._hyperparams(names, dtype)
         learned = {
             "count": jnp.zeros((), jnp.int32),
@@ -148,29 +156,33 @@ class Rule:
         options = self.options
         labels = "" if options.base_labels is None else options.base_labels
         mask = options.mask(params) if callable(options.mask) else options.mask
-        decayed = grouping.of_leaves(True if mask is None else mask, params)
-        out = []
-        for leaf, row, base, decays in zip(
-            jax.tree.leaves(params),
-            groups.rows,
-            map(options.base, grouping.of_leaves(labels, params)),
-            decayed,
-            strict=True,
-        ):
+        mask = True if mask is None else mask
+        decays = [keep == "True" for keep in grouping.of_leaves(mask, params)]
+
+        @functools.cache
+        def of_groups(label, dtype):
+            base = options.base(label)
             rate = base["learning_rate"]
-            numbers = step.numbers(
+            return step.numbers(
                 base,
                 count,
                 rate(last_count) if callable(rate) else rate,
-                factors.alpha[row],
-                factors.beta[row],
-                decays=decays == "True",
+                factors.alpha,
+                factors.beta,
                 corrected_decay=options.decay_scaling == "bias_corrected",
-                dtype=wide_dtype(leaf),
+                dtype=dtype,
             )
-            out.append(numbers)
-        # Otherwise they may be computed again for every element that they meet.
-        return jax.lax.optimization_barrier(out)
+
+        return [
+            step.of_group(of_groups(label, wide_dtype(leaf)), row, decays=keep)
+            for leaf, row, label, keep in zip(
+                jax.tree.leaves(params),
+                groups.rows,
+                grouping.of_leaves(labels, params),
+                decays,
+                strict=True,
+            )
+        ]
 
     def update(
         self, updates: Any, state: Any, params: Any = None, **extra_args: Any

@@ -8,7 +8,6 @@ import optax
 import pytest
 from golden import NAMES, Trace
 
-from mada_optax.meta_adamw import meta_step
 from mada_optax.meta_adamw.attention import Factors
 from mada_optax.meta_adamw.features import Leaf
 
@@ -76,12 +75,8 @@ class Program:
 
     def _meta(self, params, state, grads, batches):
         seen = self._seen(state, params, grads, state.count)
-        inner = meta_step.Trained(state)
-        leaves, last = inner.take("params", params), inner.take("grads", grads)
-        ahead, _ = meta_step.virtual_step(
-            self.tx.rule, state.hyperparams, inner, state.count, leaves, last, None
-        )
-        ahead, slope = inner.tree(ahead), jax.grad(self.loss)
+        ahead, _ = self.tx.virtual_step(state.hyperparams, params, state, grads)
+        slope = jax.grad(self.loss)
         g1, g2 = slope(params, batches[0]), slope(ahead, batches[1])
         after, aux = self.tx.meta_update(self.loss, params, state, grads, *batches)
         return seen, {"theta_prime": ahead, "g1": g1, "g2": g2}, after, aux
