@@ -288,14 +288,22 @@ def _fit_losses(
     sane = [x for x in tenths if np.isfinite(x) and x <= start]
     lowest, highest = values.min(), max(sane, default=values.max())
     if lowest > 0 and highest / lowest > 4:
-        axes.set_yscale("log")
         axes.set_ylim(lowest / 1.15, highest * 1.25)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        logarithmic(axes)
     else:
         margin = 0.05 * (highest - lowest) or 1.0
         axes.set_ylim(lowest - margin, highest + 2 * margin)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, as many as there is room for."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if high > 4 * low else range(1, 10))
+    )
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _widen(axes: Axes) -> None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from tasks import statistics, tables
 from tasks.parametrization import describe
-from tasks.plots import line_style, style
+from tasks.plots import line_style, logarithmic, style
 from tasks.records import Record
 from tasks.results import Summary
 from tasks.statistics import Interval
@@ -92,9 +92,7 @@ class Family:
                 _draw(axes, i, optimizer, by_width)
             axes.set_xscale("log", base=2)
             axes.set_xticks(self.widths, [str(w) for w in self.widths])
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            logarithmic(axes)
             axes.set_xlabel("width")
             axes.set_ylabel("final training loss")
             axes.set_title(self.name, loc="left")
