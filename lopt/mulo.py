@@ -41,14 +41,11 @@ def mulo(
       ValueError: weights that cannot be read, or that are not those of small_fc.
 
     Examples:
-      >>> import jax, lopt, tempfile
-      >>> architecture = lopt.small_fc(hidden_size=4)
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     theta = architecture.init(jax.random.key(0))
-      ...     path = f"{folder}/mine.npz"
-      ...     lopt.save_pretrained(path, theta, {"architecture": architecture})
-      ...     tx = lopt.mulo(path, width_multipliers={"w": 64.0})
-      >>> state = tx.init({"w": jax.numpy.ones((64, 64))})
+      >>> import jax, lopt, tasks
+      >>> task = tasks.get("digits-mlp", width=256, depth=3, parametrization="mup")
+      >>> tx = lopt.mulo(width_multipliers=task.width_multipliers)
+      >>> params, _ = task.init(jax.random.key(0))
+      >>> state = tx.init(params)
 
     References:
       Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024.
