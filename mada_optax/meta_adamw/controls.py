@@ -1,11 +1,15 @@
 """What a gain of MetaAdamW has to be compared with before it means anything."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from mada_optax.meta_adamw.alias import MetaAdamW
 from mada_optax.meta_adamw.attention import Factors
+from mada_optax.meta_adamw.features import Leaf
+from mada_optax.meta_adamw.grouping import Layout
+from mada_optax.meta_adamw.optimizer import MetaAdamW
 from mada_optax.meta_adamw.options import choose
 from mada_optax.meta_adamw.transform import Rule
 
@@ -13,8 +17,10 @@ from mada_optax.meta_adamw.transform import Rule
 class _MeanRule(Rule):
     """The rule whose groups all have the mean alpha, and the decay of AdamW."""
 
-    def factors(self, *args: Any) -> Factors:
-        found = super().factors(*args)
+    def factors(
+        self, hyperparams: Any, leaves: Sequence[Leaf], groups: Layout, count: jax.Array
+    ) -> Factors:
+        found = super().factors(hyperparams, leaves, groups, count)
         mean = jnp.full_like(found.alpha, found.alpha.mean())
         return found._replace(alpha=mean, beta=jnp.ones_like(found.beta))
 
