@@ -68,13 +68,13 @@ def numbers(
     if domains.weight_decay_or_none(base["weight_decay"]) is not None:
         decay = jnp.asarray(base["weight_decay"], dtype) * beta.astype(dtype)
         decay = decay * over_c1 if corrected_decay else decay
-    first, second = (
-        (jnp.asarray(b, dtype), jnp.asarray(1 - b, dtype))
-        for b in (base["b1"], base["b2"])
-    )
     rate = jnp.asarray(rate, dtype) * alpha.astype(dtype)
     # Features have read the moments when these are overwritten.
-    first, second = blocks.after(rate, (first, second))
+    late = blocks.after(rate, jnp.zeros_like(rate.sum()))
+    first, second = (
+        (jnp.asarray(b, dtype) + late, jnp.asarray(1 - b, dtype) + late)
+        for b in (base["b1"], base["b2"])
+    )
     eps = jnp.asarray(base["eps"], dtype)
     made = Numbers(rate, decay, over_c1, over_c2, first, second, eps)
     # Otherwise they may be computed again for every element that they meet.
