@@ -22,6 +22,7 @@
 # Everything runs on a laptop in a few minutes, and needs no download.
 
 # %%
+# %matplotlib inline
 import jax
 import matplotlib.pyplot as plt
 import optax

@@ -1,7 +1,9 @@
-"""Notebooks run from top to bottom, as scripts."""
+"""Notebooks run from top to bottom, as scripts, and are shown as they run."""
 
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -28,3 +30,19 @@ def test_it_runs(path, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_executed_copy_has_the_same_cells(path):
+    marked = re.split(r"^# %%(.*)$", path.read_text(), flags=re.MULTILINE)[1:]
+    cells = zip(marked[::2], marked[1::2], strict=True)
+    code = [
+        re.sub("^# %", "%", text.strip())  # A magic is a comment in the script.
+        for kind, text in cells
+        if "markdown" not in kind
+    ]
+    executed = json.loads(path.with_suffix(".ipynb").read_text())["cells"]
+    executed = [cell for cell in executed if cell["cell_type"] == "code"]
+    assert ["".join(cell["source"]).strip() for cell in executed] == code
+    assert all(cell["execution_count"] for cell in executed)
+    assert any(cell["outputs"] for cell in executed)
