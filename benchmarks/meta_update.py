@@ -5,9 +5,9 @@
 A training step is loss, gradient, `update` and `apply_updates` in one jitted function
 whose parameters and state are donated; a meta update is `tx.meta_update` with one
 validation batch. All take turns in one process; ratios of medians. Products of matrices
-say what to expect: a step does 3 units of them (one forward, two backward), a meta update
-with the default objective 3 for g1, 1 for L(x; Bv), 3 for L(x'; Bv) and its gradient, 3
-for g2 and 6 for the derivative of g2, which makes 16/3 = 5.3 times as many.
+say what to expect: a step does 3 units of them (one forward, two backward), a meta
+update with the default objective 3 for g1, 1 for L(x; Bv), 3 for L(x'; Bv) and its
+gradient, 3 for g2 and 6 for the derivative of g2: 16/3 = 5.3 times as many.
 """
 
 import dataclasses
