@@ -88,6 +88,39 @@ def small_fc(
     )
 
 
+def frozen_meta_adamw(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """Its attention as drawn."""
+    return mada_optax.meta_adamw(learning_rate, weight_decay=0.0)
+
+
+def meta_updated_adamw(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """With gates and embeddings, and a meta update on a bowl after every update."""
+    tx = mada_optax.meta_adamw(
+        learning_rate,
+        weight_decay=0.0,
+        features="enhanced",
+        use_feature_gating=True,
+        attn_layers=1,
+    )
+
+    def bowl(params, center):
+        leaves = [x.astype("float32") for x in jax.tree.leaves(params)]
+        return sum((((x - center) ** 2).sum() for x in leaves), 0.0 * center)
+
+    def update(updates, state, params=None, **extra_args):
+        changes, state = tx.update(updates, state, params, **extra_args)
+        after = optax.apply_updates(params, changes)
+        centers = map(jax.numpy.float32, (0.1, -0.1, 0.0))
+        state, _ = tx.meta_update(bowl, after, state, updates, *centers)
+        return changes, state
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 OPTIMIZERS = (
     Optimizer("adam", mada_optax.adam, {"learning_rate": 1e-2}),
     Optimizer("amsgrad", mada_optax.amsgrad, {"learning_rate": 1e-2}),
@@ -106,4 +139,11 @@ OPTIMIZERS = (
         smooth={"dtype": "float64"},
     ),
     Optimizer("small_fc", small_fc, {"learning_rate": 1e-2}),
+    Optimizer("meta_adamw", frozen_meta_adamw, {"learning_rate": 1e-2}),
+    Optimizer(
+        "meta_adamw meta-updated",
+        meta_updated_adamw,
+        {"learning_rate": 1e-2},
+        smooth=None,
+    ),
 )

@@ -87,7 +87,13 @@ def test_partition_specs_by_map_params(tx, leaves):
     specs = optax.tree.map_params(
         tx, lambda leaf: spec, state, transform_non_params=lambda leaf: jax.P()
     )
-    found = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, jax.P))
+
+    def is_spec(x):
+        return isinstance(x, jax.P)
+
+    # One spec may stand for a subtree, as in `in_shardings`.
+    specs = jax.tree.broadcast(specs, state, is_leaf=is_spec)
+    found = jax.tree.leaves(specs, is_leaf=is_spec)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     of_leaves = [path[-1] in map(jax.tree_util.DictKey, leaves) for path in paths]
     assert any(of_leaves)
