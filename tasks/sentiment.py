@@ -94,6 +94,5 @@ register(
         depth=1,
         length=64,
         max_words=2000,
-        batch_size=32,
     ),
 )
