@@ -1,4 +1,4 @@
-r"""Does MetaAdamW gain anything, and by what? The five tasks of its paper, in two sizes.
+r"""Does MetaAdamW gain anything, and by what? The tasks of its paper, in two sizes.
 
 Beside AdamW, two controls without which a gain cannot be put down to attention or to
 meta-learning, because the attention's random start alone moves all learning rates:
@@ -72,7 +72,7 @@ _EXPERIMENTS = (
         {**_BASIC, "huw_priorities": (5, 2, 1)},
     ),
     _Experiment(
-        "imdb", "imdb-small", 391, 15, 39, 64, 64, 60, 3e-3,
+        "imdb", "imdb-small", 391, 15, 39, 64, 64, 60, 1e-2,
         {
             "features": "basic_plus",
             "attn_heads": 11,
