@@ -57,6 +57,11 @@ class Task:
         last; arrays of shape (batch, ..., features). `None` for a task that cannot
         tell.
       metadata: what identifies the task in a record: sizes, data hashes, sources.
+      stream: `(seed, start, stop) -> batches`, for training data that is larger than a
+        device: the training batches of the steps from `start` up to `stop`, gathered on
+        the host, NumPy arrays with a leading axis of `stop - start`. The batch of a
+        step depends on the seed and the step alone. `None` where `sample` draws batches
+        on the device; a task with a stream still has a small `data["train"]` to sample.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Task:
         Callable[[Params, ModelState, Batch], dict[str, jax.Array]] | None
     ) = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stream: Callable[[int, int, int], Data] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
