@@ -17,6 +17,7 @@ from tasks import optimizers as optimizers_lib
 from tasks import registry
 from tasks.base import Task
 from tasks.checks import check_counts, check_known
+from tasks.measures import FINAL_VALID
 from tasks.optimizers import Optimizer, OptimizerLike
 from tasks.suites import Entry, Suite, get_suite, list_suites
 
@@ -94,6 +95,8 @@ def plan(
             "target": entry.target,
             "early_stopping": _early_stopping(entry, suite),
             "command": command,
+            **_protocol(suite),
+            **({} if everywhere else _tuning(entry, [o.name for o in resolved], seeds)),
         }
         length = steps or entry.steps
         every = eval_every or entry.eval_every or max(1, length // EVALUATIONS)
@@ -166,6 +169,28 @@ def _baseline(asked: str | None, suite: Suite | None, names: list[str]) -> str:
 def _early_stopping(entry: Entry, suite: Suite | None) -> dict[str, Any] | None:
     rule = entry.early_stopping or (suite.early_stopping if suite else None)
     return None if rule is None else dataclasses.asdict(rule)
+
+
+def _protocol(suite: Suite | None) -> dict[str, Any]:
+    """What the report judges by, kept in the records from before the run."""
+    return {
+        "baselines": list(suite.baselines) if suite else [],
+        "measure": suite.measure if suite else FINAL_VALID,
+        "claims": list(suite.claims) if suite else [],
+    }
+
+
+def _tuning(entry: Entry, names: list[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """How the entry's own optimizers were tuned, which must be on other seeds."""
+    for name, found in entry.tuning.items():
+        check_known("tuned optimizer", name, names)
+        if set(seeds) & set(found.get("seeds", ())):
+            raise ValueError(
+                f"seeds {list(seeds)} overlap those that {name!r} was tuned on, "
+                f"{list(found['seeds'])}; evaluate on others"
+            )
+    tuning = {name: dict(found) for name, found in entry.tuning.items()}
+    return {"track": entry.track, "tuning": tuning}
 
 
 def _batch_shapes(task: Task) -> dict[str, str]:

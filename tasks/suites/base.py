@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tasks import registry
 from tasks.base import Task
+from tasks.checks import check_known
+from tasks.claims import Claim
 from tasks.early_stopping import EarlyStopping
+from tasks.measures import FINAL_VALID, MEASURES
 from tasks.optimizers import OptimizerLike
 
 DEFAULT_STEPS = 1000
+TRACKS = ("tuned", "untuned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Entry:
       target: the validation loss that "steps to target" means; by default what the
         baseline reaches at three quarters of its run.
       early_stopping: what the report stops runs by; by default what the suite says.
+      track: how the settings of the optimizers were chosen: `"tuned"` on this task, or
+        `"untuned"`, one setting for all tasks; `None` where it is not said.
+      tuning: by display name of an optimizer, how it was tuned, see `tasks.tuning`.
     """
 
     task: str | Task
@@ -36,6 +43,12 @@ class Entry:
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target: float | None = None
     early_stopping: EarlyStopping | None = None
+    track: Literal["tuned", "untuned"] | None = None
+    tuning: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.track is not None:
+            check_known("track", self.track, TRACKS)
 
     @property
     def task_name(self) -> str:
@@ -65,6 +78,14 @@ class Suite:
       baseline: the display name of the optimizer that others are compared with.
       early_stopping: what the report stops runs by, or `None`. Runs are trained to
         their end in any case; the patience is one of evaluations.
+      baselines: display names of the optimizers among which the best sets targets and
+        the unit of scores; by default `baseline` alone.
+      measure: what scores and targets are about, one of `tasks.measures.MEASURES`.
+      claims: what the run is to show, declared before it, such as `"mada < adamw in
+        final validation loss on digits-mlp"`; see `tasks.claims`.
+
+    Raises:
+      ValueError: the measure is unknown, or a claim cannot be read.
     """
 
     name: str
@@ -72,6 +93,14 @@ class Suite:
     entries: tuple[Entry, ...]
     baseline: str = "adamw"
     early_stopping: EarlyStopping | None = None
+    baselines: tuple[str, ...] = ()
+    measure: str = FINAL_VALID
+    claims: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_known("measure", self.measure, MEASURES)
+        for claim in self.claims:
+            Claim.parse(claim)
 
     def only(self, task_names: Sequence[str]) -> Suite:
         """The suite restricted to some tasks; unknown ones come without optimizers.
