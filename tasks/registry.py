@@ -16,9 +16,9 @@ _BUILTIN = (
     "tasks.classification",
     "tasks.convolution",
     "tasks.forecasting",
-    "tasks.language",
     "tasks.minigpt",
     "tasks.sentiment",
+    "tasks.transformers",
     "tasks.translation",
 )
 _BUILDERS: dict[str, Callable[..., Task]] = {}
