@@ -9,11 +9,20 @@ import numpy as np
 
 from tasks.checks import check_known
 from tasks.data.dataset import sha256
-from tasks.data.files import find_files
+from tasks.data.files import Source
 from tasks.data.readers import read_text
 
 HOMEPAGE = "https://github.com/zhouhaoyi/ETDataset"
 TIME_SERIES = {"etth1": "ETTh1", "etth2": "ETTh2", "ettm1": "ETTm1", "ettm2": "ETTm2"}
+SOURCES = {
+    name: Source(
+        name,
+        {"csv": (f"{file}.csv",), "gzip": (f"{file}.csv.gz",)},
+        folders=("ett", "ETT-small"),
+        homepage=HOMEPAGE,
+    )
+    for name, file in TIME_SERIES.items()
+}
 
 
 class TimeSeries(NamedTuple):
@@ -56,30 +65,19 @@ def load_ett(name: str, data_dir: str | os.PathLike[str] | None = None) -> TimeS
       FileNotFoundError: it is missing; the message says how to get it.
     """
     check_known("time series", name, TIME_SERIES)
-    file = f"{TIME_SERIES[name]}.csv"
-    layouts = {"csv": (file,), "gzip": (f"{file}.gz",)}
-    layout, folder = find_files(
-        name,
-        layouts,
-        folders=("ett", "ETT-small"),
-        homepage=HOMEPAGE,
-        data_dir=data_dir,
-    )
-    (source,) = layouts[layout]
-    text = read_text(folder / source)
+    (path,) = SOURCES[name].find(data_dir).paths
+    text = read_text(path)
     header, *lines = text.splitlines() or [""]
     date, *columns = header.split(",")
     if date != "date" or not columns or not lines:
         raise ValueError(
-            f"{folder / source} must have a header that starts with 'date,' and rows "
+            f"{path} must have a header that starts with 'date,' and rows "
             f"below it; it starts with {header[:60]!r}, followed by {len(lines)} rows"
         )
     try:
         values = np.array([line.split(",")[1:] for line in lines], np.float64)
     except ValueError as error:
-        raise ValueError(f"{folder / source} is not a table: {error}") from error
+        raise ValueError(f"{path} is not a table: {error}") from error
     if values.shape[1] != len(columns) or not np.isfinite(values).all():
-        raise ValueError(
-            f"{folder / source} must have {len(columns)} finite numbers in each row"
-        )
-    return TimeSeries(name, tuple(columns), values, source, sha256(text.encode()))
+        raise ValueError(f"{path} must have {len(columns)} finite numbers in each row")
+    return TimeSeries(name, tuple(columns), values, path.name, sha256(text.encode()))

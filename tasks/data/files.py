@@ -2,65 +2,94 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-ENVIRONMENT_VARIABLE = "MADA_DATA_DIR"
+ENVIRONMENT_VARIABLES = ("MADA_DATA_DIR", "TFDS_DATA_DIR")
 
 
-def find_files(
-    dataset: str,
-    layouts: Mapping[str, Sequence[str]],
-    *,
-    folders: Sequence[str],
-    homepage: str,
-    data_dir: str | os.PathLike[str] | None = None,
-) -> tuple[str, pathlib.Path]:
-    """Finds the folder that holds all files of one of the layouts of a data set.
+class Found(NamedTuple):
+    """The name of a layout, the folder that has it, and the files in their order."""
 
-    Args:
-      dataset: its name, for the errors.
-      layouts: by name, the files that it can consist of; the first complete one wins.
-      folders: what the data set's folder inside `data_dir` can be called. `data_dir`
-        may also be that folder itself.
+    layout: str
+    folder: pathlib.Path
+    paths: tuple[pathlib.Path, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a data set looks like on disk.
+
+    Attributes:
+      name: its name, for the errors.
+      layouts: by name, the files that it can consist of; the first complete one wins. A
+        file can be a pattern with `*`, which stands for all that match.
+      folders: what the data set's folder inside the folder of data sets can be called.
       homepage: where a user gets the files.
-      data_dir: the folder of data sets; `MADA_DATA_DIR` by default.
-
-    Returns:
-      The name of the layout and the folder.
-
-    Raises:
-      FileNotFoundError: no folder is given or no layout is complete; the message says
-        which files are missing, where they were looked for and how to get them.
     """
-    remedy = f"Get them from {homepage}."
-    given = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
-    if not given:
-        raise FileNotFoundError(
-            f"{dataset} is read from files, and no folder is given: pass data_dir=... "
-            f"or set {ENVIRONMENT_VARIABLE}. {_describe(layouts)}. {remedy}"
-        )
-    root = pathlib.Path(given).expanduser()
-    candidates = [root / folder for folder in folders]
-    if root.name in folders:
-        candidates.insert(0, root)
 
-    most_complete: tuple[int, str] = (0, "")
-    for folder in candidates:
-        for name, files in layouts.items():
-            missing = [file for file in files if not (folder / file).exists()]
-            if not missing:
-                return name, folder
-            found = len(files) - len(missing)
-            if found > most_complete[0]:
-                most_complete = found, f"{folder} lacks {', '.join(missing)}"
-    origin = "data_dir" if data_dir else ENVIRONMENT_VARIABLE
-    looked = f"looked in {', '.join(map(str, candidates))} (from {origin})"
-    problem = most_complete[1] or f"no files found, {looked}. {_describe(layouts)}"
-    raise FileNotFoundError(f"{dataset}: {problem}. {remedy}")
+    name: str
+    layouts: Mapping[str, Sequence[str]]
+    folders: Sequence[str]
+    homepage: str
+
+    def find(self, data_dir: str | os.PathLike[str] | None = None) -> Found:
+        """Finds the folder that holds all files of one of the layouts.
+
+        Args:
+          data_dir: the folder of data sets, or that of this one; by default those that
+            the environment variables `MADA_DATA_DIR` and `TFDS_DATA_DIR` name.
+
+        Raises:
+          FileNotFoundError: no folder is given or no layout is complete; the message
+            says which files are missing, where they were looked for and how to get
+            them.
+        """
+        given = {"data_dir": data_dir}
+        if not data_dir:
+            given = {name: os.environ.get(name) for name in ENVIRONMENT_VARIABLES}
+        roots = {k: pathlib.Path(v).expanduser() for k, v in given.items() if v}
+        remedy = f"Get them from {self.homepage}."
+        if not roots:
+            raise FileNotFoundError(
+                f"{self.name} is read from files, and no folder is given: pass "
+                f"data_dir=... or set {ENVIRONMENT_VARIABLES[0]}. {self._expected()}. "
+                f"{remedy}"
+            )
+        candidates = [
+            folder
+            for root in roots.values()
+            for folder in (
+                *([root] if root.name in self.folders else []),
+                *(root / name for name in self.folders),
+            )
+        ]
+        most_complete: tuple[int, str] = (0, "")
+        for folder in candidates:
+            for layout, files in self.layouts.items():
+                paths = {file: _matches(folder, file) for file in files}
+                missing = [file for file, found in paths.items() if not found]
+                if not missing:
+                    every = itertools.chain.from_iterable(paths.values())
+                    return Found(layout, folder, tuple(every))
+                found = len(files) - len(missing)
+                if found > most_complete[0]:
+                    most_complete = found, f"{folder} lacks {', '.join(missing)}"
+        looked = f"looked in {', '.join(map(str, candidates))}"
+        looked += f" (from {' and '.join(roots)})"
+        problem = most_complete[1] or f"no files found, {looked}. {self._expected()}"
+        raise FileNotFoundError(f"{self.name}: {problem}. {remedy}")
+
+    def _expected(self) -> str:
+        options = (f"{', '.join(v)} ({layout})" for layout, v in self.layouts.items())
+        return f"Expected: {'; or '.join(options)}"
 
 
-def _describe(layouts: Mapping[str, Sequence[str]]) -> str:
-    options = (f"{', '.join(files)} ({name})" for name, files in layouts.items())
-    return f"Expected: {'; or '.join(options)}"
+def _matches(folder: pathlib.Path, file: str) -> list[pathlib.Path]:
+    if "*" in file:
+        return sorted(folder.glob(file))
+    return [folder / file] if (folder / file).exists() else []

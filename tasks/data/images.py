@@ -13,8 +13,9 @@ import numpy as np
 from tasks.checks import check_known
 from tasks.data import embedded
 from tasks.data.dataset import Dataset, sha256
-from tasks.data.files import find_files
+from tasks.data.files import Source
 from tasks.data.readers import Images, read_cifar, read_idx, read_npz
+from tasks.data.tfds import TFDS_FILES, read_images
 
 
 class _Layout(NamedTuple):
@@ -40,49 +41,83 @@ _NPZ_SHARDS = _NPZ._replace(train=tuple((f"train_{i}.npz",) for i in range(5)))
 _CIFAR_BATCHES = _Layout(
     read_cifar, tuple((f"data_batch_{i}",) for i in range(1, 6)), (("test_batch",),)
 )
+_MNIST_LAYOUTS = {"npz": _NPZ, "IDX gz": _idx(".gz"), "IDX": _idx("")}
 
 
 class _ImageSet(NamedTuple):
-    shape: tuple[int, int, int]
-    folders: tuple[str, ...]
-    homepage: str
+    source: Source
     layouts: dict[str, _Layout]
+    shape: tuple[int, int, int]
+    num_classes: int
+    has_test: bool
 
 
-_MNIST_LAYOUTS = {"npz": _NPZ, "IDX gz": _idx(".gz"), "IDX": _idx("")}
+def _image_set(
+    name: str,
+    layouts: dict[str, _Layout],
+    shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    folders: tuple[str, ...],
+    homepage: str,
+    has_test: bool = True,
+) -> _ImageSet:
+    files = {layout: read.files for layout, read in layouts.items()}
+    source = Source(name, {**files, "TFDS": TFDS_FILES}, folders, homepage)
+    return _ImageSet(source, layouts, shape, num_classes, has_test)
+
+
 _SETS = {
-    "cifar10": _ImageSet(
-        (32, 32, 3),
-        ("cifar10", "cifar-10-batches-py"),
-        "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cifar10": _image_set(
+        "cifar10",
         {"npz": _NPZ, "npz shards": _NPZ_SHARDS, "python version": _CIFAR_BATCHES},
+        (32, 32, 3),
+        10,
+        folders=("cifar10", "cifar-10-batches-py"),
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
-    "fashion_mnist": _ImageSet(
-        (28, 28, 1),
-        ("fashion_mnist", "fashion-mnist"),
-        "https://github.com/zalandoresearch/fashion-mnist",
+    "fashion_mnist": _image_set(
+        "fashion_mnist",
         _MNIST_LAYOUTS,
+        (28, 28, 1),
+        10,
+        folders=("fashion_mnist", "fashion-mnist"),
+        homepage="https://github.com/zalandoresearch/fashion-mnist",
     ),
-    "mnist": _ImageSet(
-        (28, 28, 1),
-        ("mnist",),
-        "https://yann.lecun.com/exdb/mnist",
+    "mnist": _image_set(
+        "mnist",
         _MNIST_LAYOUTS,
+        (28, 28, 1),
+        10,
+        folders=("mnist",),
+        homepage="https://yann.lecun.com/exdb/mnist",
+    ),
+    "tiny_imagenet32": _image_set(
+        "tiny_imagenet32",
+        {"npz": _NPZ._replace(test=(("val.npz",),))},
+        (32, 32, 3),
+        100,
+        folders=("tiny_imagenet32",),
+        homepage="http://cs231n.stanford.edu/tiny-imagenet-200.zip, halved to 32x32",
+        has_test=False,
     ),
 }
+SOURCES = {name: image_set.source for name, image_set in _SETS.items()}
 IMAGE_SETS = ("digits", *_SETS)
-_NUM_CLASSES = 10
+_NUM_DIGITS = 10
 
 
 def load_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a labelled image set.
 
     `digits` comes with scikit-learn: 8x8 pixels of 0 to 16, every fifth row held out
-    for validation. The others are read from files; every tenth row of the official
-    training set is held out for validation, `test` is the official one.
+    for validation. The others are read from files. Every tenth row of the official
+    training set is held out for validation and `test` is the official one, except that
+    `tiny_imagenet32` has the official validation set and no test set.
 
     Args:
-      name: `digits`, `cifar10`, `fashion_mnist` or `mnist`.
+      name: `digits`, `cifar10`, `fashion_mnist`, `mnist` or `tiny_imagenet32`, which
+        is Tiny-ImageNet with its pixels averaged by 2x2.
       data_dir: the folder of data sets, by default that of `MADA_DATA_DIR`.
 
     Raises:
@@ -97,12 +132,14 @@ def load_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Da
     check_known("image set", name, IMAGE_SETS)
     if name == "digits":
         splits, source = _hold_out(*embedded.digits(), every=5), embedded.DIGITS_SOURCE
+        num_classes = _NUM_DIGITS
     else:
         splits, source = _read_splits(name, data_dir)
+        num_classes = _SETS[name].num_classes
     return Dataset(
         name=name,
         splits={k: {"image": x, "label": y} for k, (x, y) in splits.items()},
-        num_classes=_NUM_CLASSES,
+        num_classes=num_classes,
         source=source,
         sha256={
             k: sha256(x.tobytes(), y.astype("<i4").tobytes())
@@ -158,25 +195,57 @@ def _read_splits(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Images], str]:
     image_set = _SETS[name]
-    chosen, folder = find_files(
-        name,
-        {layout: files.files for layout, files in image_set.layouts.items()},
-        folders=image_set.folders,
-        homepage=image_set.homepage,
-        data_dir=data_dir,
-    )
+    chosen, folder, paths = image_set.source.find(data_dir)
+
+    def checked(images: Images, path: pathlib.Path) -> Images:
+        return check_images(*images, path, image_set.shape, image_set.num_classes)
+
+    if chosen == "TFDS":
+        train, test = (
+            checked(read_images(paths[-1].parent, split), paths[-1].parent)
+            for split in ("train", "test")
+        )
+        return {**_hold_out(*train, every=10), "test": test}, str(paths[-1].parent)
     layout = image_set.layouts[chosen]
 
     def read(parts: tuple[tuple[str, ...], ...]) -> Images:
-        pieces = []
-        for files in parts:
-            paths = [folder / file for file in files]
-            pieces.append(_checked(*layout.read(*paths), paths[0], image_set.shape))
+        found = [[folder / file for file in files] for files in parts]
+        pieces = [checked(layout.read(*part), part[0]) for part in found]
         images, labels = zip(*pieces, strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
-    splits = {**_hold_out(*read(layout.train), every=10), "test": read(layout.test)}
+    train, test = read(layout.train), read(layout.test)
+    splits = (
+        {**_hold_out(*train, every=10), "test": test}
+        if image_set.has_test
+        else {"train": train, "valid": test}
+    )
     return splits, ", ".join(layout.files)
+
+
+def check_images(
+    image: np.ndarray,
+    label: np.ndarray,
+    path: pathlib.Path,
+    shape: tuple[int, ...],
+    num_classes: int,
+) -> Images:
+    """Returns the images and the labels if they are of that shape and range.
+
+    Raises:
+      ValueError: they are not; the message names the file.
+    """
+    if image.shape[1:] != shape or not len(image):
+        raise ValueError(
+            f"{path} holds images of shape {image.shape}, expected (rows, "
+            f"{', '.join(map(str, shape))})"
+        )
+    if label.min() < 0 or label.max() >= num_classes:
+        raise ValueError(
+            f"{path}: labels must be 0 to {num_classes - 1}, got {label.min()} to "
+            f"{label.max()}"
+        )
+    return image, label
 
 
 def _hold_out(image: np.ndarray, label: np.ndarray, every: int) -> dict[str, Images]:
@@ -185,19 +254,3 @@ def _hold_out(image: np.ndarray, label: np.ndarray, every: int) -> dict[str, Ima
         "train": (image[~valid], label[~valid]),
         "valid": (image[valid], label[valid]),
     }
-
-
-def _checked(
-    image: np.ndarray, label: np.ndarray, path: pathlib.Path, shape: tuple[int, ...]
-) -> Images:
-    if image.shape[1:] != shape or not len(image):
-        raise ValueError(
-            f"{path} holds images of shape {image.shape}, expected (rows, "
-            f"{', '.join(map(str, shape))})"
-        )
-    if label.min() < 0 or label.max() >= _NUM_CLASSES:
-        raise ValueError(
-            f"{path}: labels must be 0 to {_NUM_CLASSES - 1}, got {label.min()} to "
-            f"{label.max()}"
-        )
-    return image, label

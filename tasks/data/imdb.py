@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data.dataset import Dataset, sha256
-from tasks.data.files import find_files
+from tasks.data.files import Source
 from tasks.data.readers import read_text
 from tasks.data.splits import spread
 from tasks.data.vocabulary import PAD, UNKNOWN, most_frequent, numbered
@@ -21,11 +21,16 @@ from tasks.data.vocabulary import PAD, UNKNOWN, most_frequent, numbered
 HOMEPAGE = "https://ai.stanford.edu/~amaas/data/sentiment"
 
 _FOLDERS = ("neg", "pos")
-_LAYOUTS = {
-    "csv": ("train.csv", "test.csv"),
-    "csv gz": ("train.csv.gz", "test.csv.gz"),
-    "original folders": ("train/neg", "train/pos", "test/neg", "test/pos"),
-}
+SOURCE = Source(
+    "imdb",
+    {
+        "csv": ("train.csv", "test.csv"),
+        "csv gz": ("train.csv.gz", "test.csv.gz"),
+        "original folders": ("train/neg", "train/pos", "test/neg", "test/pos"),
+    },
+    folders=("imdb", "aclImdb"),
+    homepage=HOMEPAGE,
+)
 _WORD = re.compile(r"[.,()!?']|[^\s.,()!?';:]+")
 
 
@@ -67,17 +72,11 @@ def load_imdb(
       ValueError: a file is corrupt.
       FileNotFoundError: files are missing; the message says how to get them.
     """
-    layout, folder = find_files(
-        "imdb",
-        _LAYOUTS,
-        folders=("imdb", "aclImdb"),
-        homepage=HOMEPAGE,
-        data_dir=data_dir,
-    )
+    layout, folder, paths = SOURCE.find(data_dir)
     if layout == "original folders":
         train, test = (_read_folders(folder / split) for split in ("train", "test"))
     else:
-        train, test = (_read_csv(folder / file) for file in _LAYOUTS[layout])
+        train, test = map(_read_csv, paths)
     held_out = spread(train.label, 0.1)
     splits = {
         "train": train.where(~held_out),
@@ -105,7 +104,7 @@ def load_imdb(
             for split, reviews in splits.items()
         },
         num_classes=2,
-        source=", ".join(_LAYOUTS[layout]),
+        source=", ".join(SOURCE.layouts[layout]),
         sha256={
             split: sha256("\n".join(texts).encode(), label.astype("<i4").tobytes())
             for split, (texts, label) in splits.items()

@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.checks import check_counts, check_known
 from tasks.data.dataset import Dataset, sha256
-from tasks.data.files import find_files
+from tasks.data.files import Source
 from tasks.data.readers import read_text
 from tasks.data.vocabulary import PAD, UNKNOWN, most_frequent, numbered
 
@@ -22,11 +22,16 @@ PAD_TOKEN = SPECIALS.index(PAD)
 VOCABULARIES = ("both", "german")
 
 _FILES = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
-_LAYOUTS = {
-    kind: tuple(f"{file}.{language}{suffix}" for file in _FILES.values()
-                for language in ("de", "en"))
-    for kind, suffix in (("gzip", ".gz"), ("text", ""))
-}  # fmt: skip
+SOURCE = Source(
+    "multi30k",
+    {
+        kind: tuple(f"{file}.{language}{suffix}" for file in _FILES.values()
+                    for language in ("de", "en"))
+        for kind, suffix in (("gzip", ".gz"), ("text", ""))
+    },
+    folders=("multi30k", "multi30k-dataset"),
+    homepage=HOMEPAGE,
+)  # fmt: skip
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 Pairs = list[tuple[list[str], list[str]]]
@@ -70,13 +75,7 @@ def load_multi30k(
     check_counts(minimum=len(SPECIALS) + 1, max_words=max_words)
     check_counts(minimum=3, max_length=max_length)
     check_counts(min_count=min_count)
-    layout, folder = find_files(
-        "multi30k",
-        _LAYOUTS,
-        folders=("multi30k", "multi30k-dataset"),
-        homepage=HOMEPAGE,
-        data_dir=data_dir,
-    )
+    layout, folder, _ = SOURCE.find(data_dir)
     suffix = ".gz" if layout == "gzip" else ""
     texts = {k: _read(folder, file, suffix) for k, file in _FILES.items()}
     pairs = {k: _pairs(*text) for k, text in texts.items()}
@@ -109,7 +108,7 @@ def load_multi30k(
             for split, found in kept.items()
         },
         num_classes=len(number),
-        source=", ".join(_LAYOUTS[layout]),
+        source=", ".join(SOURCE.layouts[layout]),
         sha256={k: sha256(*(side.encode() for side in v)) for k, v in texts.items()},
     )
 

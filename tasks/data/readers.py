@@ -6,6 +6,7 @@ what is wrong with it.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -19,21 +20,39 @@ import numpy as np
 
 Images = tuple[np.ndarray, np.ndarray]
 
+_BLOCK = 2**20
+
 
 def read_bytes(path: pathlib.Path) -> bytes:
     """Reads a file, decompressing it if its name ends in `.gz`."""
     content = path.read_bytes()
     if path.suffix != ".gz":
         return content
-    with _refusing(path, "gzip file"):
+    with refusing(path, "gzip file"):
         return gzip.decompress(content)
 
 
 def read_text(path: pathlib.Path) -> str:
     """Reads UTF-8 text, plain or `.gz`, with its line ends as they are."""
     content = read_bytes(path)
-    with _refusing(path, "UTF-8 text"):
+    with refusing(path, "UTF-8 text"):
         return content.decode("utf-8")
+
+
+def text_blocks(path: pathlib.Path) -> Iterator[str]:
+    """Reads what `read_text` does in blocks, so that its size does not matter."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    with opened as file:
+        while True:
+            with refusing(path, "gzip file" if path.suffix == ".gz" else "text"):
+                content = file.read(_BLOCK)
+            with refusing(path, "UTF-8 text"):
+                text = decoder.decode(content, final=not content)
+            if text:
+                yield text
+            if not content:
+                return
 
 
 def read_npz(path: pathlib.Path) -> Images:
@@ -43,7 +62,7 @@ def read_npz(path: pathlib.Path) -> Images:
       Images, uint8 of shape (rows, height, width, channels), and int32 labels (rows,).
     """
     content = io.BytesIO(read_bytes(path))
-    with _refusing(path, ".npz image set"):
+    with refusing(path, ".npz image set"):
         arrays = np.load(content, allow_pickle=False)
         return _images(arrays["x"], arrays["y"])
 
@@ -55,7 +74,7 @@ def read_idx(image_path: pathlib.Path, label_path: pathlib.Path) -> Images:
       Images, uint8 of shape (rows, height, width, 1), and int32 labels (rows,).
     """
     image, label = (_read_idx_array(path) for path in (image_path, label_path))
-    with _refusing(image_path, f"match for {label_path.name}"):
+    with refusing(image_path, f"match for {label_path.name}"):
         return _images(image, label)
 
 
@@ -69,7 +88,7 @@ def read_cifar(path: pathlib.Path) -> Images:
       Images, uint8 of shape (rows, 32, 32, 3), and int32 labels (rows,).
     """
     content = read_bytes(path)
-    with _refusing(path, "CIFAR-10 batch"):
+    with refusing(path, "CIFAR-10 batch"):
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         image = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return _images(image, np.array(batch[b"labels"]))
@@ -77,7 +96,7 @@ def read_cifar(path: pathlib.Path) -> Images:
 
 def _read_idx_array(path: pathlib.Path) -> np.ndarray:
     content = read_bytes(path)
-    with _refusing(path, "IDX file of unsigned bytes"):
+    with refusing(path, "IDX file of unsigned bytes"):
         if len(content) < 4 or content[:3] != b"\0\0\x08":
             raise ValueError(f"it starts with {content[:4]!r}")
         header = 4 + 4 * content[3]
@@ -137,7 +156,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 @contextlib.contextmanager
-def _refusing(path: pathlib.Path, what: str) -> Iterator[None]:
+def refusing(path: pathlib.Path, what: str) -> Iterator[None]:
     """Names the file in whatever its content makes a parser raise."""
     try:
         yield

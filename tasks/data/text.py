@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from tasks.checks import check_known
 from tasks.data import embedded
 from tasks.data.dataset import Dataset, sha256
-from tasks.data.files import find_files
+from tasks.data.files import Source
 from tasks.data.readers import read_text
 
 LEVELS = ("byte", "character", "word")
@@ -19,31 +18,26 @@ END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 
 
-class _TextSet(NamedTuple):
-    """Each layout has one file, or those of train, valid and test in this order."""
-
-    folders: tuple[str, ...]
-    homepage: str
-    layouts: dict[str, tuple[str, ...]]
-
-
-_SETS = {
-    "tiny_shakespeare": _TextSet(
-        ("tiny_shakespeare", "tinyshakespeare"),
-        "https://github.com/karpathy/char-rnn",
+# Each layout has one file, or those of train, valid and test in this order.
+SOURCES = {
+    "tiny_shakespeare": Source(
+        "tiny_shakespeare",
         {"text": ("input.txt",), "gzip": ("input.txt.gz",)},
+        folders=("tiny_shakespeare", "tinyshakespeare"),
+        homepage="https://github.com/karpathy/char-rnn",
     ),
-    "wikitext2": _TextSet(
-        ("wikitext2", "wikitext-2"),
-        "https://huggingface.co/datasets/Salesforce/wikitext",
+    "wikitext2": Source(
+        "wikitext2",
         {
             "text": ("train.txt", "valid.txt", "test.txt"),
             "gzip": ("train.txt.gz", "valid.txt.gz", "test.txt.gz"),
             "original": ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
         },
+        folders=("wikitext2", "wikitext-2"),
+        homepage="https://huggingface.co/datasets/Salesforce/wikitext",
     ),
 }
-TEXT_SETS = ("python_docs", *_SETS)
+TEXT_SETS = ("python_docs", *SOURCES)
 
 
 def load_text(
@@ -142,21 +136,13 @@ def read_splits(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str], str]:
     """The texts of the splits of a set that is read from files, and those files."""
-    text_set = _SETS[name]
-    layout, folder = find_files(
-        name,
-        text_set.layouts,
-        folders=text_set.folders,
-        homepage=text_set.homepage,
-        data_dir=data_dir,
-    )
-    files = text_set.layouts[layout]
-    texts = [read_text(folder / file) for file in files]
-    for file, text in zip(files, texts, strict=True):
+    paths = SOURCES[name].find(data_dir).paths
+    texts = [read_text(path) for path in paths]
+    for path, text in zip(paths, texts, strict=True):
         if not text.strip():
-            raise ValueError(f"{folder / file} is empty")
+            raise ValueError(f"{path} is empty")
     if len(texts) == 1:
         splits = _hold_out_end(texts[0], 1 / 10)
     else:
         splits = dict(zip(("train", "valid", "test"), texts, strict=True))
-    return splits, ", ".join(files)
+    return splits, ", ".join(path.name for path in paths)
