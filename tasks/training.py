@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tasks.base import Batch, Data, ModelState, Params, Task
+from tasks.placement import Placement
+
+# Bytes of streamed batches on their way at a time; the host gathers the next ones while
+# the device trains on these.
+STREAM_BYTES = 64 * 2**20
 
 
 class Carry(NamedTuple):
@@ -59,28 +66,71 @@ class Program:
         transformation: optax.GradientTransformationExtraArgs,
         seeds: tuple[int, ...],
         chunk_size: int,
+        placement: Placement | None = None,
     ):
+        placement = placement or Placement()
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         used = [k for k in ("train", "valid", "meta") if k in task.data]
-        self._splits = {k: jax.device_put(task.data[k]) for k in used}
-        self._carry = jax.jit(jax.vmap(initial_carry(task, transformation)))(keys)
+        self._splits = placement.replicate({k: task.data[k] for k in used})
+        self._batches = _Batches(task, seeds, chunk_size, placement)
+        begin = jax.vmap(initial_carry(task, transformation))
+        carry = placement.of_carry(jax.eval_shape(begin, keys))
+        self._carry = jax.jit(begin, out_shardings=carry)(keys)
         run = jax.vmap(
-            _advance(task, transformation, chunk_size), in_axes=(0, None, None, None)
+            _advance(task, transformation, self._batches.length, placement),
+            in_axes=(0, None, 0, None, None, None),
         )
         began = time.perf_counter()
         self._run: Any = (
-            jax.jit(run, donate_argnums=0)
-            .lower(self._carry, self._splits, jnp.int32(0), jnp.int32(0))
+            jax.jit(run, donate_argnums=0, out_shardings=(carry, None))
+            .lower(self._carry, self._splits, *self._batches.of_steps(0, 0), True)
             .compile()
         )
         self.compile_seconds = time.perf_counter() - began
 
     def advance(self, start: int, stop: int) -> Chunk:
         """Runs steps `start` to `stop`, at most `chunk_size` of them, and evaluates."""
-        self._carry, chunk = self._run(
-            self._carry, self._splits, jnp.int32(start), jnp.int32(stop)
-        )
-        return jax.device_get(chunk)
+        losses = []
+        for first, last in self._batches.parts(start, stop):
+            self._carry, chunk = self._run(
+                self._carry,
+                self._splits,
+                *self._batches.of_steps(first, last),
+                jnp.bool_(last == stop),
+            )
+            losses.append(chunk.train_loss)
+            # Dispatch is asynchronous: at most two parts of a stream are on their way.
+            jax.block_until_ready(losses[-2:-1])
+        chunk = jax.device_get(chunk._replace(train_loss=losses))
+        return chunk._replace(train_loss=np.concatenate(chunk.train_loss, axis=1))
+
+
+class _Batches:
+    """The streamed batches of a task by steps, or nothing for one that samples."""
+
+    def __init__(
+        self, task: Task, seeds: Sequence[int], chunk_size: int, placement: Placement
+    ):
+        self._stream, self._seeds, self._put = task.stream, seeds, placement.put_batches
+        self.length = chunk_size
+        if self._stream is not None:
+            step = sum(x.nbytes for x in jax.tree.leaves(self._stream(seeds[0], 0, 1)))
+            fitting = STREAM_BYTES // (step * len(seeds))
+            self.length = max(1, min(chunk_size, fitting))
+
+    def parts(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Consecutive ranges of steps for which batches are gathered together."""
+        bounds = [*range(start, stop, self.length), stop]
+        return list(itertools.pairwise(bounds)) or [(start, stop)]
+
+    def of_steps(self, start: int, stop: int) -> tuple[Any, jax.Array, jax.Array]:
+        """Batches (seeds, length, ...), of which the first `stop - start` are used."""
+        bounds = jnp.int32(start), jnp.int32(stop)
+        if self._stream is None:
+            return None, *bounds
+        # Steps after the last one fill up the shape that the program is compiled for.
+        each = [self._stream(seed, start, start + self.length) for seed in self._seeds]
+        return self._put(jax.tree.map(lambda *x: np.stack(x), *each)), *bounds
 
 
 def initial_carry(task: Task, transformation: Any) -> Callable[[jax.Array], Carry]:
@@ -104,9 +154,11 @@ def initial_carry(task: Task, transformation: Any) -> Callable[[jax.Array], Carr
 
 
 def training_step(
-    task: Task, transformation: Any
+    task: Task, transformation: Any, placement: Placement | None = None
 ) -> Callable[..., tuple[Carry, jax.Array]]:
-    """`(carry, data["train"], t, meta=None) -> (carry, loss)`, step t of a run.
+    """`(carry, data["train"], t, meta=None, batch=None) -> (carry, loss)`, step t.
+
+    Without a batch, one is sampled.
 
     An optimizer that learns from losses of its own choice says so by two attributes.
     After every `meta_every`-th step, counted over the whole run,
@@ -122,13 +174,21 @@ def training_step(
     it, as long as `t` has no axis of seeds.
     """
     meta_every = getattr(transformation, "meta_every", 0)
+    spread = (placement or Placement()).spread_batch
+
+    def sample(data: Data, key: jax.Array) -> Batch:
+        return spread(task.sample(data, key))
 
     def step(
-        carry: Carry, train: Data, t: jax.Array, meta: Data | None = None
+        carry: Carry,
+        train: Data,
+        t: jax.Array,
+        meta: Data | None = None,
+        batch: Batch | None = None,
     ) -> tuple[Carry, jax.Array]:
         step_key = jax.random.fold_in(carry.key, t)
         batch_key, noise_key = jax.random.split(step_key)
-        batch = task.sample(train, batch_key)
+        batch = sample(train, batch_key) if batch is None else spread(batch)
         (loss, model_state), grads = jax.value_and_grad(task.loss, has_aux=True)(
             carry.params, carry.model_state, batch, noise_key
         )
@@ -159,7 +219,7 @@ def training_step(
             return task.loss(params, carry.model_state, batch, key)[0]
 
         *keys, noise_key = jax.random.split(key, len(data) + 1)
-        batches = map(task.sample, data, keys)
+        batches = map(sample, data, keys)
         opt_state, _ = transformation.meta_update(
             loss, carry.params, carry.opt_state, grads, *batches, key=noise_key
         )
@@ -168,22 +228,32 @@ def training_step(
     return step
 
 
-def _advance(task, transformation, chunk_size):
-    step = training_step(task, transformation)
+def _advance(task, transformation, chunk_size, placement):
+    step = training_step(task, transformation, placement)
 
-    def advance(carry, splits, start, stop):
+    def advance(carry, splits, batches, start, stop, evaluates):
         meta = splits.get("meta", splits["valid"])
 
         # The bounds are traced, where a scan has a fixed length: one program serves a
         # shorter last chunk too and, with no step at all, the evaluation at the start.
         def body(t, carry_and_losses):
             carry, losses = carry_and_losses
-            carry, loss = step(carry, splits["train"], t, meta)
+            batch = jax.tree.map(lambda x: x[t - start], batches)
+            carry, loss = step(carry, splits["train"], t, meta, batch)
             return carry, losses.at[t - start].set(loss.astype(jnp.float32))
+
+        def evaluate():
+            return task.evaluate(carry.params, carry.model_state, splits["valid"])
 
         losses = jnp.full(chunk_size, jnp.nan, jnp.float32)
         carry, losses = jax.lax.fori_loop(start, stop, body, (carry, losses))
-        valid = task.evaluate(carry.params, carry.model_state, splits["valid"])
+        if task.stream is None:
+            valid = evaluate()
+        else:
+            nothing = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate)
+            )
+            valid = jax.lax.cond(evaluates, evaluate, lambda: nothing)
         return carry, Chunk(losses, valid, scalar_hyperparams(carry.opt_state))
 
     return advance

@@ -38,14 +38,14 @@ def quadratic(name="quadratic", dim=4):
     )
 
 
-def regression(name="regression"):
+def regression(name="regression", features=5):
     """Softmax regression whose state counts the steps."""
     rng = np.random.default_rng(1)
-    inputs = rng.normal(size=(48, 5)).astype(np.float32)
+    inputs = rng.normal(size=(48, features)).astype(np.float32)
     data = {"input": inputs, "label": np.argmax(inputs[:, :3], axis=1)}
 
     def init(key):
-        kernel = 0.1 * jax.random.normal(key, (5, 3))
+        kernel = 0.1 * jax.random.normal(key, (features, 3))
         return {"bias": jnp.zeros(3), "kernel": kernel}, {"steps": jnp.zeros((), int)}
 
     def log_likelihood(params, batch):
