@@ -7,11 +7,11 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
-from tasks import registry
+from tasks import data_cli, registry
 from tasks.coordinates import coordinate_check
 from tasks.evaluation import Evaluation
 from tasks.results import Results
@@ -160,6 +160,16 @@ def list_() -> None:
         print(f"  {registry.describe(name)}")
 
 
+@app.command
+def data(command: Annotated[data_cli.Command, tyro.conf.arg(name="")]) -> None:
+    """Say which data sets are there, or write token files from text.
+
+    Args:
+        command: What to do.
+    """
+    _checked(command.run)
+
+
 def main() -> None:
     """The command line."""
     app.cli(prog="python -m tasks", description=__doc__)
@@ -179,7 +189,7 @@ def _checked(make: Callable[[], T]) -> T:
     """Turns a mistake of the user's into one line, without the noise of a traceback."""
     try:
         return make()
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, ModuleNotFoundError) as e:
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -161,6 +161,7 @@ def _write(
         }
         (made / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
         shutil.rmtree(arrays, ignore_errors=True)
+        made.chmod(0o755)  # A temporary folder is private.
         made.rename(arrays)
     finally:
         shutil.rmtree(made, ignore_errors=True)

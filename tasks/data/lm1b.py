@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -27,10 +28,9 @@ HOMEPAGE = (
     "https://github.com/ciprian-chelba/1-billion-word-language-modeling-benchmark"
 )
 _OFFICIAL = "{}-monolingual.tokenized.shuffled/news.en{}-*-of-*"
-SOURCE = Source(
+TEXT_SOURCE = Source(
     "lm1b",
     {
-        "token files": (*FILES.values(), META),
         "text": ("train.txt", "valid.txt"),
         "gzip": ("train.txt.gz", "valid.txt.gz"),
         "original": (
@@ -46,9 +46,13 @@ SOURCE = Source(
     folders=(
         "lm1b",
         "1-billion-word-language-modeling-benchmark-r13output",
-        *(f"lm1b-{tokenizer}" for tokenizer in TOKENIZERS),
     ),
     homepage=HOMEPAGE,
+)
+SOURCE = dataclasses.replace(
+    TEXT_SOURCE,
+    layouts={"token files": (*FILES.values(), META), **TEXT_SOURCE.layouts},
+    folders=(*(f"lm1b-{name}" for name in TOKENIZERS), *TEXT_SOURCE.folders),
 )
 # About five seconds of tokenizing at each start; what is larger is prepared once.
 _MAX_BYTES = 2**24
@@ -92,10 +96,8 @@ def load_lm1b(
     """
     check_known("tokenizer", tokenizer, TOKENIZERS)
     check_counts(minimum=2, length=length)
-    own = f"lm1b-{tokenizer}"
-    folders = (own, *(name for name in SOURCE.folders if name != own))
-    source = Source(SOURCE.name, SOURCE.layouts, folders, SOURCE.homepage)
-    found = source.find(data_dir)
+    folders = (f"lm1b-{tokenizer}", *TEXT_SOURCE.folders)
+    found = dataclasses.replace(SOURCE, folders=folders).find(data_dir)
     prepare = _PREPARE.format(tokenizer, length)
     if found.layout == "token files":
         meta = read_meta(found.folder / META)

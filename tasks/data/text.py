@@ -12,8 +12,9 @@ from tasks.data import embedded
 from tasks.data.dataset import Dataset, sha256
 from tasks.data.files import Source
 from tasks.data.readers import read_text
+from tasks.data.tokenizers import encode_text, make_tokenizer
 
-LEVELS = ("byte", "character", "word")
+LEVELS = ("byte", "character", "word", "gpt2", "sentencepiece")
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 
@@ -41,7 +42,11 @@ TEXT_SETS = ("python_docs", *SOURCES)
 
 
 def load_text(
-    name: str, level: str = "byte", data_dir: str | os.PathLike[str] | None = None
+    name: str,
+    level: str = "byte",
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    sentencepiece_model: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Loads a text as tokens.
 
@@ -51,13 +56,16 @@ def load_text(
     Args:
       name: `python_docs`, `tiny_shakespeare` or `wikitext2`.
       level: what a token is: a `byte` of UTF-8 (256 of them); a `character`, numbered
-        in the order of code points; or a `word` between blanks, with `<eos>` at each
-        end of line and `<unk>` for what the training split does not contain.
+        in the order of code points; a `word` between blanks, with `<eos>` at each end
+        of line and `<unk>` for what the training split does not contain; or a piece of
+        `gpt2` or `sentencepiece`, see `tasks.data.tokenizers`.
       data_dir: the folder of data sets, by default that of `MADA_DATA_DIR`.
+      sentencepiece_model: for `sentencepiece`, the file of the model.
 
     Raises:
       ValueError: the name or the level is unknown, or a file is corrupt.
       FileNotFoundError: files are missing; the message says how to get them.
+      ModuleNotFoundError: the library of the level is not installed.
 
     Example:
       >>> docs = load_text("python_docs")
@@ -71,7 +79,9 @@ def load_text(
         source = embedded.PYTHON_DOCS_SOURCE
     else:
         texts, source = read_splits(name, data_dir)
-    tokens, num_classes = tokenize(texts, level)
+    tokens, num_classes = tokenize(
+        texts, level, sentencepiece_model=sentencepiece_model
+    )
     encoded = {split: text.encode() for split, text in texts.items()}
     return Dataset(
         name=name,
@@ -90,7 +100,12 @@ def load_text(
     )
 
 
-def tokenize(texts: Mapping[str, str], level: str) -> tuple[dict[str, np.ndarray], int]:
+def tokenize(
+    texts: Mapping[str, str],
+    level: str,
+    *,
+    sentencepiece_model: str | os.PathLike[str] | None = None,
+) -> tuple[dict[str, np.ndarray], int]:
     """Turns the texts of the splits into token ids; `load_text` describes the levels.
 
     Returns:
@@ -101,16 +116,7 @@ def tokenize(texts: Mapping[str, str], level: str) -> tuple[dict[str, np.ndarray
       >>> ids, vocabulary_size
       ({'train': array([0, 1, 2, 0], dtype=uint8)}, 3)
     """
-    if level == "byte":
-        ids = {k: np.frombuffer(text.encode(), np.uint8) for k, text in texts.items()}
-        return ids, 256
-    if level == "character":
-        points = {
-            k: np.frombuffer(v.encode("utf-32-le"), "<u4") for k, v in texts.items()
-        }
-        vocabulary = np.unique(np.concatenate(list(points.values())))
-        ids = {k: np.searchsorted(vocabulary, v) for k, v in points.items()}
-    else:
+    if level == "word":
         words = {k: _words(text) for k, text in texts.items()}
         vocabulary = sorted({*words["train"], UNKNOWN})
         id_of = {word: i for i, word in enumerate(vocabulary)}
@@ -118,8 +124,18 @@ def tokenize(texts: Mapping[str, str], level: str) -> tuple[dict[str, np.ndarray
             k: np.array([id_of.get(word, id_of[UNKNOWN]) for word in v])
             for k, v in words.items()
         }
-    dtype = np.min_scalar_type(len(vocabulary) - 1)
-    return {k: v.astype(dtype) for k, v in ids.items()}, len(vocabulary)
+        vocab_size = len(vocabulary)
+    else:
+        tokenizer = make_tokenizer(
+            level,
+            characters="".join(sorted(set().union(*texts.values()))),
+            sentencepiece_model=sentencepiece_model,
+        )
+        pieces = {k: encode_text(tokenizer, [text]) for k, text in texts.items()}
+        ids = {k: np.concatenate(list(v)) for k, v in pieces.items()}
+        vocab_size = tokenizer.vocab_size
+    dtype = np.min_scalar_type(vocab_size - 1)
+    return {k: v.astype(dtype) for k, v in ids.items()}, vocab_size
 
 
 def _words(text: str) -> list[str]:
