@@ -16,6 +16,7 @@ _BUILTIN = (
     "tasks.classification",
     "tasks.convolution",
     "tasks.forecasting",
+    "tasks.gpt2",
     "tasks.minigpt",
     "tasks.sentiment",
     "tasks.transformers",

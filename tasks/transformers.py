@@ -8,13 +8,14 @@ from typing import Any
 
 from tasks.base import Task
 from tasks.checks import check_counts, check_dtype, check_fractions, check_numbers
-from tasks.data import Dataset, load_text
+from tasks.data import Dataset, load_lm1b, load_text
 from tasks.functional import Build, parameter_shapes
 from tasks.language import language_model
 from tasks.models import TransformerLM
-from tasks.models.transformer import check_heads
+from tasks.models.blocks import check_heads
 from tasks.parametrization import Parametrization, resolve_parametrization
 from tasks.registry import register
+from tasks.streaming import token_splits
 
 # What metadata say only where it is otherwise, as it had no name in earlier records.
 _DEFAULTS = {
@@ -24,6 +25,13 @@ _DEFAULTS = {
     "epsilon": 1e-6,
     "dropout": 0.0,
 }
+_OF_MULO = {
+    "use_bias": True,
+    "use_positions": False,
+    "pad_token": 0,
+    "epsilon": 1e-5,
+}
+_LM1B_VOCAB_SIZE = 32_100
 
 
 def decoder(
@@ -39,15 +47,15 @@ def decoder(
     dtype: str = "float32",
     remat: bool = False,
     metadata: dict[str, Any],
-    stream: Any = None,
     microbatches: int = 1,
     vocab_size: int | None = None,
+    max_valid_windows: int | None = None,
     **options: Any,
 ) -> Task:
     """Makes a task of a `TransformerLM` on data that are loaded already.
 
     Args:
-      dataset: see `language_model`.
+      dataset: see `language_model`; what is too large for a device is streamed.
       width: size of the residual stream, a multiple of `num_heads`.
       depth: number of blocks.
       num_heads: attention heads per block.
@@ -58,9 +66,9 @@ def decoder(
       dtype: in which activations are computed; parameters are float32.
       remat: see `TransformerLM`.
       metadata: what else identifies the model.
-      stream: see `Task`.
       microbatches: see `language_model`.
       vocab_size: that of the model, at least that of the data, which is the default.
+      max_valid_windows: evaluate on at most as many windows, evenly spaced.
       **options: others of `TransformerLM`.
 
     Raises:
@@ -72,6 +80,7 @@ def decoder(
     check_fractions(dropout=options.get("dropout", 0.0))
     rules = resolve_parametrization(parametrization, base_width)
     compute_dtype = check_dtype(dtype)
+    given = {"vocab_size": vocab_size, "max_valid_windows": max_valid_windows}
     vocab_size = dataset.num_classes if vocab_size is None else vocab_size
     check_counts(minimum=dataset.num_classes, vocab_size=vocab_size)
     pad_token = options.get("pad_token")
@@ -96,15 +105,24 @@ def decoder(
             rngs=rngs,
         )
 
+    splits, stream = token_splits(
+        dataset.splits,
+        batch_size,
+        context=context,
+        vocab_size=vocab_size,
+        max_valid_windows=max_valid_windows,
+    )
     task = language_model(
-        dataset,
+        dataclasses.replace(dataset, splits=splits, num_classes=vocab_size),
         build_at(width),
         context=context,
         batch_size=batch_size,
         metadata={
+            **dataset.metadata,
             "width": width,
             **shape,
             "dtype": dtype,
+            **{k: v for k, v in given.items() if v is not None},
             **metadata,
             **rules.metadata,
         },
@@ -199,6 +217,79 @@ def transformer_lm(
     )
 
 
+def lm1b_transformer(
+    *,
+    width: int = 192,
+    depth: int = 3,
+    num_heads: int = 3,
+    context: int = 64,
+    batch_size: int = 128,
+    dropout: float = 0.1,
+    tokenizer: str = "sentencepiece",
+    vocab_size: int | None = None,
+    max_valid_windows: int | None = 8192,
+    parametrization: str | Parametrization = "sp",
+    base_width: int | None = None,
+    dtype: str = "float32",
+    remat: bool = False,
+    microbatches: int = 1,
+    data_dir: str | None = None,
+) -> Task:
+    """Makes a task of modelling the sentences of the One Billion Word benchmark.
+
+    Each is cropped or padded to `context + 1` tokens. The model and the defaults are
+    those of Thérien et al. (arXiv 2406.00153): no positions, no attention to padding,
+    nothing predicted after it, and a vocabulary of 32 000 with 100 tokens that do not
+    occur.
+
+    Args:
+      width: size of the residual stream, a multiple of `num_heads`.
+      depth: number of blocks.
+      num_heads: attention heads per block.
+      context: number of tokens that the model reads.
+      batch_size: sentences in a training batch, drawn with replacement.
+      dropout: probability of dropping a unit, in training; see `TransformerLM`.
+      tokenizer: see `load_lm1b`; `sentencepiece` needs prepared token files.
+      vocab_size: that of the model, by default that of the data, and for
+        `sentencepiece` at least 32 100.
+      max_valid_windows: evaluate on at most as many sentences, evenly spaced.
+      parametrization: `"sp"`, `"mup"` or a `Parametrization`.
+      base_width: that of the parametrization, 1 by default.
+      dtype: in which activations are computed; parameters are float32.
+      remat: see `transformer_lm`.
+      microbatches: see `transformer_lm`.
+      data_dir: the folder of data sets.
+    """
+    check_counts(context=context)
+    dataset = load_lm1b(data_dir, tokenizer=tokenizer, length=context + 1)
+    if vocab_size is None and tokenizer == "sentencepiece":
+        vocab_size = max(_LM1B_VOCAB_SIZE, dataset.num_classes)
+    return decoder(
+        dataset,
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        context=context,
+        batch_size=batch_size,
+        vocab_size=vocab_size,
+        max_valid_windows=max_valid_windows,
+        parametrization=parametrization,
+        base_width=base_width,
+        dtype=dtype,
+        remat=remat,
+        microbatches=microbatches,
+        metadata={
+            "model": "TransformerLM",
+            "tokenizer": tokenizer,
+            "dropout": dropout,
+            **_OF_MULO,
+        },
+        dropout=dropout,
+        **_OF_MULO,
+    )
+
+
+register("lm1b-transformer", lm1b_transformer)
 register(
     "python-docs-lm",
     partial(transformer_lm, "python_docs", width=64, depth=2, context=64, batch_size=8),

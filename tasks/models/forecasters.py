@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tasks.models.blocks import check_heads
 from tasks.models.encoder_decoder import Layer
 from tasks.models.initializers import FAN_IN_UNIFORM, uniform
 from tasks.models.lstm import LSTM
-from tasks.models.transformer import check_heads
 from tasks.models.translator import sinusoids
 
 _XAVIER = nnx.initializers.xavier_uniform()

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tasks.models.blocks import check_heads
 from tasks.models.encoder_decoder import Layer, causal_mask
-from tasks.models.transformer import check_heads
 
 
 class MiniGPT(nnx.Module):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tasks.models.blocks import check_heads
 from tasks.models.encoder_decoder import Layer, causal_mask
-from tasks.models.transformer import check_heads
 
 
 class Translator(nnx.Module):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.models.transformer import Block, check_heads
+from tasks.models.blocks import Block, check_heads
 from tasks.parametrization import STANDARD, Parametrization
 
 _LECUN, _ZEROS = nnx.initializers.lecun_normal(), nnx.initializers.zeros
