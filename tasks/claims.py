@@ -52,7 +52,8 @@ class Claim:
                 f"claim {sentence!r} is not 'LEFT < RIGHT in MEASURE on TASK', such as "
                 "'mada < adamw in final validation loss on digits-mlp'"
             )
-        claim = cls(*found.groups())
+        left, sign, right, measure, task = found.groups()
+        claim = cls(left, "<" if sign == "<" else ">", right, measure, task)
         if claim.measure.endswith("loss"):
             check_known("measure", claim.measure, measures.MEASURES)
         if (claim.sign == "<") != claim.measure.endswith("loss"):

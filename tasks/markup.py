@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import importlib.resources
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from tasks import plots
+from tasks import svg, tables
+from tasks.statistics import Interval
+
+_MARKS = {"better": "▼ better", "worse": "▲ worse", "no clear difference": "○ unclear"}
 
 
 def text(value: Any) -> str:
@@ -66,12 +67,9 @@ def definitions(facts: Mapping[str, Any]) -> str:
 
 def figure(drawn: Figure, caption: str) -> str:
     """A figure as an SVG image inside the page, with a caption."""
-    buffer = io.BytesIO()
-    with plots.style():
-        drawn.savefig(buffer, format="svg", metadata={"Date": None})
-    source = base64.b64encode(buffer.getvalue()).decode()
+    source = svg.data_uri(drawn)
     return (
-        f'<figure><img src="data:image/svg+xml;base64,{source}" alt="{text(caption)}">'
+        f'<figure><img src="{source}" alt="{text(caption)}">'
         f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 
@@ -87,3 +85,32 @@ def soften_bounds(estimate_and_bounds: str) -> str:
     if not bracket:
         return text(estimate)
     return f'{text(estimate)} <span class="bounds">[{text(bounds)}</span>'
+
+
+def interval(found: Interval, digits: int = 4) -> str:
+    """An estimate and its bounds."""
+    return soften_bounds(tables.with_interval(found, digits))
+
+
+def mark(verdict: str | None) -> str:
+    """A verdict below a number, told by sign, weight and slope but no colour."""
+    if verdict is None:
+        return ""
+    style = verdict if verdict in ("better", "worse") else ""
+    shown = _MARKS.get(verdict, verdict)
+    return f'<span class="verdict {style}">{shown}</span>'
+
+
+def links(pairs: Iterable[tuple[str, str]]) -> str:
+    """Links to anchors of the page, with what they say."""
+    return "".join(f'<a href="#{to}">{text(name)}</a> ' for to, name in pairs)
+
+
+def anchor(name: str) -> str:
+    """The anchor of the section of that name.
+
+    Example:
+      >>> anchor("mlp(width=8)")
+      'task-mlp-width-8-'
+    """
+    return "task-" + "".join(c if c.isalnum() else "-" for c in name)

@@ -17,9 +17,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tasks import statistics
+from tasks import aggregates, profiles, statistics
+from tasks.comparison import Comparison
+from tasks.measures import train_means, valid_losses
 from tasks.records import file_stem
-from tasks.results import Summary, valid_losses
+from tasks.results import Summary
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; line styles and
 # markers repeat what the colour says.
@@ -36,6 +38,9 @@ _STYLE = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
     "svg.hashsalt": "tasks",  # the same records give the same file
+    "svg.fonttype": "none",  # text as text: a third of the size, and it can be searched
+    "font.sans-serif": ["DejaVu Sans"],
+    "path.simplify_threshold": 0.5,
     "figure.dpi": 110,
 }
 
@@ -57,8 +62,8 @@ def line_style(i: int) -> dict[str, Any]:
     }
 
 
-def figures(summaries: dict[str, list[Summary]]) -> dict[str, Figure]:
-    """All figures by file stem: `TASK.loss`, and `TASK.hyperparams` if some change.
+def figures(summaries: Mapping[str, Sequence[Summary]]) -> dict[str, Figure]:
+    """Figures of tasks by file stem: `TASK.loss`, `TASK.hyperparams` if some change.
 
     Args:
       summaries: those of `Results.summaries()`.
@@ -122,6 +127,43 @@ def hyperparam_curves(summaries: Sequence[Summary]) -> Figure:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("step")
     return figure
+
+
+def profile_curves(comparison: Comparison) -> Figure:
+    """The share of runs above each score, and of tasks within each multiple of time.
+
+    Args:
+      comparison: of at least one task.
+    """
+    levels = _score_levels(comparison)
+    multiples = np.linspace(1, profiles.LARGEST_RATIO, 121)
+    with style():
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        solved = [profiles.profile(r, multiples) for r in comparison.ratios.values()]
+        for i, (name, of) in enumerate(comparison.scores.items()):
+            share, low, high = aggregates.score_profile([*of.values()], levels)
+            look = line_style(i)
+            at = (i / len(solved) / 8, 1 / 8)
+            left.fill_between(levels, low, high, color=look["color"], alpha=0.1, lw=0)
+            left.plot(levels, share, markevery=at, label=name, **look)
+            right.step(multiples, solved[i], where="post", markevery=at, **look)
+        left.set_ylim(-0.03, 1.03)
+        left.set_title("Share of runs that score above τ", loc="left")
+        left.set_xlabel(f"τ, score by {comparison.measure}")
+        right.set_title("Share of tasks solved within τ times the fastest", loc="left")
+        right.set_xlabel("τ, multiple of the fastest optimizer's steps to target")
+        figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _score_levels(comparison: Comparison) -> np.ndarray:
+    """Where the profiles differ: between the tails of the lowest and the highest."""
+    runs = [np.concatenate([*of.values()]) for of in comparison.scores.values()]
+    low = min(np.quantile(x, 0.1) for x in runs)
+    high = max(np.max(x) for x in runs)
+    margin = 0.02 * (high - low) or 0.1
+    return np.linspace(max(0.0, low - margin), high + margin, 161)
 
 
 def sizes_by_width(
@@ -257,10 +299,7 @@ def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
 
 def _train_curves(summary: Summary) -> tuple[np.ndarray, np.ndarray]:
     steps = summary.records[0].eval_steps
-    losses = np.array([r.train_loss for r in summary.records], np.float64)
-    losses[~np.isfinite(losses)] = np.inf
-    means = np.add.reduceat(losses, steps[:-1], axis=1) / np.diff(steps)
-    return (steps[:-1] + steps[1:]) / 2, means
+    return (steps[:-1] + steps[1:]) / 2, train_means(summary.records)
 
 
 def _valid_curves(summary: Summary) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks import early_stopping, statistics
+from tasks import claims, early_stopping, measures, problems, scores, statistics
 from tasks import records as records_lib
+from tasks.claims import Claim, Outcome
 from tasks.early_stopping import Stopping
 from tasks.records import Record
 from tasks.statistics import Interval
@@ -19,14 +20,17 @@ from tasks.statistics import Interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tasks.comparison import Comparison
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """An optimizer on a task, over its seeds. Losses are on the validation split.
 
     Attributes:
-      task: the task's name.
-      optimizer: the optimizer's display name.
+      task: the task's name, without its parametrization.
+      optimizer: the optimizer's display name, with the parametrization where there are
+        several.
       records: one per seed.
       final: the loss after the last step, +inf for a diverged run.
       best: the lowest loss at any evaluation, before a divergence too.
@@ -36,6 +40,7 @@ class Summary:
       is_baseline: whether the others are compared with this one.
       difference: of `final` to the baseline's with the same seeds; `None` for the
         baseline itself and where it is missing.
+      scores: of each run, see `tasks.scores`; `None` where the task has no unit.
       stopping: what early stopping makes of the runs, where the suite asks for it.
     """
 
@@ -48,6 +53,7 @@ class Summary:
     steps_to_target: Interval | None
     is_baseline: bool
     difference: Interval | None
+    scores: np.ndarray | None = None
     stopping: Stopping | None = None
 
     @property
@@ -67,9 +73,14 @@ class Summary:
             return "baseline"
         return statistics.verdict(self.difference)
 
+    @property
+    def track(self) -> str | None:
+        """How the optimizer's settings were chosen, if that is said."""
+        return self.records[0].context.get("track")
+
     def cost(self, name: str) -> float:
-        """The median of a cost over the records (they were measured together)."""
-        return float(np.median([r.costs[name] for r in self.records]))
+        """The median of a cost over the records; NaN where it was not measured."""
+        return float(np.median([r.costs.get(name, np.nan) for r in self.records]))
 
 
 class Results:
@@ -108,22 +119,56 @@ class Results:
         return cls(found, directory)
 
     def summaries(self) -> dict[str, list[Summary]]:
-        """What every optimizer reached on every task, in the order of the suite."""
-        return {task: _summarize(cells) for task, cells in self._cells().items()}
+        """What every optimizer reached on every task, in the order of the suite.
+
+        A task that was run in several parametrizations is one.
+        """
+        return {
+            task: _summarize(task, cells)
+            for task, cells in problems.grouped(self.records).items()
+        }
+
+    def comparisons(self) -> list[Comparison]:
+        """What every optimizer reached over all tasks, one for each track."""
+        from tasks.comparison import by_track
+
+        return by_track(self.summaries())
+
+    def claims(self) -> list[Outcome]:
+        """What the runs say about the claims that were declared before them."""
+        return [
+            claims.outcome(
+                claim,
+                *(self._claimed(claim, name) for name in (claim.left, claim.right)),
+            )
+            for claim in claims.declared(self.records)
+        ]
+
+    def _claimed(self, claim: Claim, optimizer: str) -> list[Record]:
+        """By name of the task or optimizer with or without the parametrization."""
+        return [
+            r
+            for task, cells in problems.grouped(self.records).items()
+            for label, records in cells.items()
+            for r in records
+            if claim.task in (task, r.task) and optimizer in (label, r.optimizer)
+        ]
 
     def table(self) -> str:
-        """One Markdown table for each task, and one for each family of widths."""
+        """Markdown tables: over all tasks, of each task, and along what was varied."""
         from tasks.scaling import families
-        from tasks.tables import markdown
+        from tasks.tables import claim_table, markdown, overall
 
         summaries = self.summaries()
-        tables = [*map(markdown, summaries.values())]
-        return "\n\n".join(tables + [f.table() for f in families(summaries)])
+        found = [overall(c) for c in self.comparisons()]
+        found += [claim_table(self.claims())] if self.claims() else []
+        found += map(markdown, summaries.values())
+        return "\n\n".join(found + [f.table() for f in families(summaries)])
 
     _repr_markdown_ = table  # what a notebook shows
 
     def plot(self, directory: str | pathlib.Path | None = None) -> dict[str, Figure]:
-        """Loss curves, coefficients of optimizers that learn them, losses over width.
+        """Profiles over tasks, loss curves, changing coefficients, losses over width.
 
         Args:
           directory: where to write each figure as PNG; by default nowhere.
@@ -133,10 +178,12 @@ class Results:
         """
         from tasks import plots, scaling
 
-        figures = plots.figures(self.summaries())
-        for family in scaling.families(self.summaries()):
-            if family.is_curve:
-                figures[f"{family.name}.scaling"] = family.plot()
+        summaries = self.summaries()
+        figures = plots.figures(summaries)
+        for c in self.comparisons():
+            figures[f"{c.track or 'all'}.profiles"] = plots.profile_curves(c)
+        for family in scaling.families(summaries):
+            figures[f"{family.name}.scaling"] = family.plot()
         if directory is not None:
             plots.save(figures, pathlib.Path(directory))
         return figures
@@ -158,35 +205,38 @@ class Results:
         records_lib.write_atomically(path, page(self))
         return path
 
-    def _cells(self) -> dict[str, dict[str, list[Record]]]:
-        cells: dict[str, dict[str, list[Record]]] = {}
-        for r in self.records:
-            cells.setdefault(r.task, {}).setdefault(r.optimizer, []).append(r)
-        return cells
+
+Cells = Mapping[str, Sequence[Record]]
 
 
-def _summarize(cells: dict[str, list[Record]]) -> list[Summary]:
+def _summarize(task: str, cells: Cells) -> list[Summary]:
     reference = _baseline(cells)
-    target = _target(cells, reference)
+    measure = next(iter(cells.values()))[0].context.get("measure", measures.FINAL_VALID)
+    baselines = scores.baselines(cells, reference)
+    target = _target(cells, [cells[name] for name in baselines], measure)
+    unit = scores.unit([cells[name] for name in baselines], measure)
     stopped = {
-        name: early_stopping.stopped_runs(records, valid_losses(records))
+        name: early_stopping.stopped_runs(records, measures.valid_losses(records))
         for name, records in cells.items()
     }
     return [
         Summary(
-            task=records[0].task,
+            task=task,
             optimizer=name,
             records=tuple(records),
-            final=statistics.interval(list(_final(records).values())),
-            best=statistics.interval(valid_losses(records).min(axis=-1)),
+            final=statistics.interval(list(measures.by_seed(records).values())),
+            best=statistics.interval(
+                list(measures.by_seed(records, measures.BEST_VALID).values())
+            ),
             target=target,
-            steps_to_target=_steps_to_target(records, target),
+            steps_to_target=_steps_to_target(records, target, measure),
             is_baseline=name == reference,
             difference=None
             if name == reference
             else statistics.paired_by_seed(
-                _final(records), _final(cells.get(reference, []))
+                measures.by_seed(records), measures.by_seed(cells.get(reference, ()))
             ),
+            scores=None if unit is None else unit.scores(records),
             stopping=early_stopping.summarize(
                 records,
                 stopped[name],
@@ -197,48 +247,38 @@ def _summarize(cells: dict[str, list[Record]]) -> list[Summary]:
     ]
 
 
-def valid_losses(records: Sequence[Record]) -> np.ndarray:
-    """Validation losses, float64[seeds, points], +inf from a divergence on."""
-    losses = np.array([r.valid["loss"] for r in records], np.float64)
-    for row, r in zip(losses, records, strict=True):
-        if r.diverged_at is not None:
-            row[r.eval_steps > r.diverged_at] = np.inf
-    return np.where(np.isfinite(losses), losses, np.inf)
-
-
-def _final(records: Sequence[Record]) -> dict[int, float]:
-    if not records:
-        return {}
-    losses = valid_losses(records)[:, -1]
-    return {r.seed: float(x) for r, x in zip(records, losses, strict=True)}
-
-
-def _baseline(cells: dict[str, list[Record]]) -> str:
-    """The optimizer that most records name as baseline."""
+def _baseline(cells: Cells) -> str:
+    """The optimizer that most records name as baseline, the suite's if it was run."""
     named = collections.Counter(
         r.context["baseline"] for records in cells.values() for r in records
     )
-    return named.most_common(1)[0][0]
+    names: dict[str, str] = {}
+    for label, records in cells.items():
+        names.setdefault(records[0].optimizer, label)
+    asked = next(iter(cells.values()))[0].context.get("suite_baseline")
+    wanted = asked if asked in names else named.most_common(1)[0][0]
+    return names.get(wanted, wanted)
 
 
-def _target(cells: dict[str, list[Record]], reference: str) -> float | None:
+def _target(
+    cells: Cells, baselines: Sequence[Sequence[Record]], measure: str
+) -> float | None:
+    """What the suite says, or the lowest of what the baselines reach in time."""
     given = {r.context["target"] for records in cells.values() for r in records}
     given.discard(None)
     if given:
         return float(min(given))
-    if reference not in cells:
-        return None
-    records = cells[reference]
-    target = statistics.default_target(records[0].eval_steps, valid_losses(records))
+    targets = [
+        statistics.default_target(*measures.curves(of, measure)) for of in baselines
+    ]
+    target = min(targets, default=np.inf)
     return target if np.isfinite(target) else None
 
 
 def _steps_to_target(
-    records: Sequence[Record], target: float | None
+    records: Sequence[Record], target: float | None, measure: str
 ) -> Interval | None:
     if target is None:
         return None
-    steps = statistics.steps_to_target(
-        records[0].eval_steps, valid_losses(records), target
-    )
+    steps = statistics.steps_to_target(*measures.curves(records, measure), target)
     return statistics.interval(steps, statistics.median)

@@ -1,197 +1,202 @@
 # ruff: noqa: RUF001 (– is meant)
-"""What width does to training: final training loss over the widths of one model.
+"""What an axis does to training: final loss over width, depth, steps and so on.
 
-Where a model was run in several parametrizations, they stand side by side.
+A task may lie on several axes; everything but the axis is the same along one.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks import statistics, tables
-from tasks.parametrization import describe
+from tasks import measures, statistics, tables
 from tasks.plots import line_style, logarithmic, style
-from tasks.records import Record
+from tasks.problems import variant_of
+from tasks.records import Record, as_json
 from tasks.results import Summary
 from tasks.statistics import Interval
 
-# What may differ between the tasks of one family besides the width.
-_NOT_OF_THE_FAMILY = ("width", "parametrization", "num_parameters", "sha256")
-_FEWEST_WIDTHS = 3
-_LAST = 0.05
+LEARNING_RATE = "learning rate ×"
+AXES = ("width", "depth", "batch_size", "steps", LEARNING_RATE)
+_FEWEST_VALUES = 3
+# What follows from the axis, or is another way to do the same.
+_NOT_OF_THE_FAMILY = ("parametrization", "num_parameters", "sha256")
+_HIDDEN = ("dataset", "model", "source", "sizes", "num_classes", "dtype", LEARNING_RATE)
 
-# An optimizer and a parametrization, and what was run with them by width.
-_Key = tuple[str, str]
-_Runs = Mapping[_Key, Mapping[int, Sequence[Record]]]
-_Finals = Mapping[int, Mapping[int, float]]  # by width and seed
+_Runs = dict[str, dict[float, Sequence[Record]]]  # by optimizer and value
+_Finals = Mapping[float, Mapping[int, float]]  # by value and seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Tasks that differ in width and parametrization alone.
+    """Tasks that differ along one axis alone.
 
     Attributes:
-      name: data set, model and steps.
+      axis: one of `AXES`.
+      name: data set, model and what else the tasks have in common.
       tasks: the names of the tasks.
-      losses: final training loss by optimizer and width: the mean over the last
-        twentieth of the steps, +inf for a run that diverged. Where there are several
-        parametrizations, that of an optimizer is in its name.
-      verdicts: like `losses`, what the seed-by-seed difference to the suite's baseline
-        at that width says, see `statistics.verdict`; nothing where there is none.
+      losses: final training loss by optimizer and value: the mean over the last
+        twentieth of the steps, +inf for a run that diverged.
+      verdicts: like `losses`, what the seed-by-seed difference to the baseline at that
+        value says, see `statistics.verdict`; nothing where there is none.
       baseline: which of `losses` is the baseline, if there is one.
     """
 
+    axis: str
     name: str
     tasks: tuple[str, ...]
-    losses: Mapping[str, Mapping[int, Interval]]
-    verdicts: Mapping[str, Mapping[int, str]]
+    losses: Mapping[str, Mapping[float, Interval]]
+    verdicts: Mapping[str, Mapping[float, str]]
     baseline: str | None
 
     @property
-    def widths(self) -> list[int]:
-        """All widths, ascending."""
-        return sorted({w for by_width in self.losses.values() for w in by_width})
+    def values(self) -> list[float]:
+        """All values along the axis, ascending."""
+        return sorted({v for of in self.losses.values() for v in of})
 
     @property
-    def is_curve(self) -> bool:
-        """Whether there are widths enough for a plot."""
-        return len(self.widths) >= _FEWEST_WIDTHS
+    def columns(self) -> list[str]:
+        """The values in words."""
+        return [f"{self.axis.replace('_', ' ')} {v:g}" for v in self.values]
 
     def table(self) -> str:
-        """A headline and a Markdown table of optimizers by widths."""
-        head = ["optimizer", *(f"width {w}" for w in self.widths)]
+        """A headline and a Markdown table of optimizers by values."""
         rows = [[name, *self._cells(name)] for name in self.losses]
         headline = f"final training loss, {self.name}"
         if self.baseline:
             headline += f" (▼ better, ▲ worse than {self.baseline})"
-        return f"{headline}\n\n{tables.aligned([head, *rows])}"
+        return f"{headline}\n\n{tables.aligned([['optimizer', *self.columns], *rows])}"
 
     def _cells(self, name: str) -> list[str]:
         marks = {"better": " ▼", "worse": " ▲"}
         losses, verdicts = self.losses[name], self.verdicts.get(name, {})
         return [
-            tables.with_interval(losses[w], 3) + marks.get(verdicts.get(w, ""), "")
-            if w in losses
+            tables.with_interval(losses[v], 3) + marks.get(verdicts.get(v, ""), "")
+            if v in losses
             else "–"
-            for w in self.widths
+            for v in self.values
         ]
 
     def plot(self) -> Figure:
-        """Final training loss over width, a line and its intervals per optimizer."""
+        """Final training loss along the axis, a line and intervals per optimizer."""
         with style():
             figure = Figure(figsize=(7.5, 4.4), layout="constrained")
             axes = figure.subplots()
-            for i, (optimizer, by_width) in enumerate(self.losses.items()):
-                _draw(axes, i, optimizer, by_width)
+            for i, (optimizer, by_value) in enumerate(self.losses.items()):
+                _draw(axes, i, optimizer, by_value)
             axes.set_xscale("log", base=2)
-            axes.set_xticks(self.widths, [str(w) for w in self.widths])
+            axes.set_xticks(self.values, [f"{v:g}" for v in self.values])
+            axes.minorticks_off()
             logarithmic(axes)
-            axes.set_xlabel("width")
+            axes.set_xlabel(self.axis.replace("_", " "))
             axes.set_ylabel("final training loss")
-            axes.set_title(self.name, loc="left")
+            axes.set_title(textwrap.fill(self.name, 72), loc="left")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         return figure
 
 
 def families(summaries: Mapping[str, Sequence[Summary]]) -> list[Family]:
-    """Models with three widths, then those with two parametrizations at least.
+    """What was run at three values of an axis at least, axis by axis.
 
     Args:
       summaries: those of `Results.summaries()`.
     """
-    found: dict[str, dict[_Key, dict[int, Sequence[Record]]]] = {}
-    for summary in (s for of_task in summaries.values() for s in of_task):
-        metadata = summary.records[0].config["task_metadata"]
-        if "width" in metadata:
-            of_family = found.setdefault(_name(summary.records[0]), {})
-            key = summary.optimizer, describe(metadata.get("parametrization"))
-            of_family.setdefault(key, {})[metadata["width"]] = summary.records
-    made = [(_family(name, runs), runs) for name, runs in found.items()]
-    curves = [family for family, _ in made if family.is_curve]
-    twins = [f for f, runs in made if not f.is_curve and len({p for _, p in runs}) > 1]
-    return curves + twins
+    every = [s for of_task in summaries.values() for s in of_task]
+    found = []
+    for axis in AXES:
+        runs: dict[str, _Runs] = {}
+        facts_of: dict[str, dict] = {}
+        tasks: dict[str, list[str]] = {}
+        for s in every:
+            facts = _facts(s)
+            if axis not in facts:
+                continue
+            value = facts.pop(axis)
+            key = json.dumps(as_json(facts), sort_keys=True)
+            facts_of[key] = facts
+            tasks.setdefault(key, []).append(s.task)
+            name = variant_of(s.optimizer)[0]
+            runs.setdefault(key, {}).setdefault(name, {})[value] = s.records
+        for key, of_family in runs.items():
+            if len({v for of in of_family.values() for v in of}) >= _FEWEST_VALUES:
+                together = tuple(dict.fromkeys(tasks[key]))
+                found.append(_family(axis, facts_of[key], together, of_family))
+    return found
 
 
-def _family(name: str, runs: _Runs) -> Family:
-    labels = _labels(runs)
-    finals = {
-        labels[key]: {w: _final_training_losses(r) for w, r in by_width.items()}
-        for key, by_width in runs.items()
+def _facts(summary: Summary) -> dict:
+    """All that tells one task, or one learning rate, from another."""
+    config = summary.records[0].config
+    facts = {
+        k: v for k, v in config["task_metadata"].items() if k not in _NOT_OF_THE_FAMILY
     }
-    first = [records[0] for by_width in runs.values() for records in by_width.values()]
-    asked = first[0].context.get("suite_baseline")
-    baseline = next((labels[key] for key in runs if key[0] == asked), None)
+    # A task without metadata is like no other, except for its length.
+    facts |= {} if "model" in facts else {"task": summary.task.partition(" [")[0]}
+    return facts | {
+        "steps": config["steps"],
+        LEARNING_RATE: variant_of(summary.optimizer)[1],
+    }
+
+
+def _family(axis: str, facts: dict, tasks: tuple[str, ...], runs: _Runs) -> Family:
+    finals = {
+        name: {v: measures.by_seed(r, measures.FINAL_TRAIN) for v, r in of.items()}
+        for name, of in runs.items()
+    }
+    first = {name: next(iter(of.values()))[0] for name, of in runs.items()}
+    asked = next(iter(first.values())).context.get("suite_baseline")
+    baseline = next(
+        (n for n, r in first.items() if variant_of(r.optimizer)[0] == asked), None
+    )
     return Family(
-        name,
-        tuple(dict.fromkeys(record.task for record in first)),
+        axis,
+        _name(axis, facts, tasks),
+        tasks,
         losses={
-            label: {w: statistics.interval(list(f.values())) for w, f in of.items()}
-            for label, of in finals.items()
+            name: {v: statistics.interval(list(f.values())) for v, f in of.items()}
+            for name, of in finals.items()
         },
         verdicts={
-            label: _verdicts(of, finals[baseline])
-            for label, of in finals.items()
-            if baseline is not None and label != baseline
+            name: _verdicts(of, finals[baseline])
+            for name, of in finals.items()
+            if baseline is not None and name != baseline
         },
         baseline=baseline,
     )
 
 
-def _verdicts(ours: _Finals, theirs: _Finals) -> dict[int, str]:
+def _verdicts(ours: _Finals, theirs: _Finals) -> dict[float, str]:
     return {
-        w: statistics.verdict(statistics.paired_by_seed(ours[w], theirs[w]))
-        for w in ours
-        if w in theirs
+        v: statistics.verdict(statistics.paired_by_seed(ours[v], theirs[v]))
+        for v in ours
+        if v in theirs
     }
 
 
-def _labels(keys: Iterable[_Key]) -> dict[_Key, str]:
-    """Optimizers, with their parametrization where the family has several of them."""
-    keys = list(keys)
-    if len({rules for _, rules in keys}) == 1:
-        return {key: key[0] for key in keys}
-    short = {key: f"{key[0]} ({key[1].partition('(')[0]})" for key in keys}
-    count = collections.Counter(short.values())
-    return {k: s if count[s] == 1 else f"{k[0]} ({k[1]})" for k, s in short.items()}
-
-
-def _name(record: Record) -> str:
+def _name(axis: str, facts: dict, tasks: Sequence[str]) -> str:
     """Data set, model, and whatever else distinguishes one family from another."""
-    metadata = record.config["task_metadata"]
-    facts = {k: v for k, v in metadata.items() if k not in _NOT_OF_THE_FAMILY}
-    hidden = ("dataset", "model", "source", "sizes", "num_classes", "dtype")
-    shown = [f"{k} {v}" for k, v in facts.items() if k not in hidden]
-    head = f"{facts.get('dataset', record.task)} {facts.get('model', '')}".strip()
-    return ", ".join([head, *shown, f"{record.config['steps']} steps"])
+    shown = [f"{k} {v}" for k, v in facts.items() if k not in (*_HIDDEN, "steps")]
+    head = f"{facts.get('dataset', tasks[0])} {facts.get('model', '')}".strip()
+    length = [f"{facts['steps']} steps"] if "steps" in facts else []
+    over = [] if axis == "width" else [f"over {axis.replace('_', ' ').rstrip(' ×')}"]
+    return ", ".join([head, *shown, *length, *over])
 
 
-def _final_training_losses(records: Sequence[Record]) -> dict[int, float]:
-    """By seed; infinite for a run that diverged."""
-    last = max(1, round(_LAST * len(records[0].train_loss)))
-    return {
-        r.seed: float(np.mean(r.train_loss[-last:]))
-        if r.diverged_at is None
-        else np.inf
-        for r in records
-    }
-
-
-def _draw(axes: Axes, i: int, optimizer: str, by_width: Mapping[int, Interval]) -> None:
-    """A width at which the estimate is infinite is a gap."""
-    widths = sorted(by_width)
-    estimate, low, high = np.array([by_width[w] for w in widths]).T
+def _draw(axes: Axes, i: int, optimizer: str, losses: Mapping[float, Interval]) -> None:
+    """A value at which the estimate is infinite is a gap."""
+    values = sorted(losses)
+    estimate, low, high = np.array([losses[v] for v in values]).T
     estimate = np.where(np.isfinite(estimate), estimate, np.nan)
     look = line_style(i)
-    axes.plot(widths, estimate, label=textwrap.fill(optimizer, 24), **look)
+    axes.plot(values, estimate, label=textwrap.fill(optimizer, 24), **look)
     axes.fill_between(
-        widths,
+        values,
         low,
         high,
         where=np.isfinite(high),

@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tasks.claims import Outcome
+from tasks.comparison import Comparison, Standing
 from tasks.results import Summary
 from tasks.statistics import Interval
 
@@ -25,6 +27,26 @@ STOPPING_COLUMNS = (
     "restored valid loss",
     "its difference",
 )
+
+
+COSTS = {
+    "update ms": "update_ms",
+    "× adamw": "update_ratio_to_adamw",
+    "share of the step": "update_share",
+    "state B/param": "state_bytes_per_parameter",
+    "temporary B/param": "temporary_bytes_per_parameter",
+    "compile s": "compile_seconds",
+}
+
+
+def cost(value: float, digits: int = 2) -> str:
+    """A cost; nothing where it was not measured.
+
+    Example:
+      >>> cost(1.234), cost(float("nan"))
+      ('1.2', '–')
+    """
+    return "–" if math.isnan(value) else number(value, digits)
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -112,6 +134,66 @@ def markdown(summaries: Sequence[Summary]) -> str:
         extra = [list(STOPPING_COLUMNS), *map(stopping_row, summaries)]
         rows = [r[:-1] + e + r[-1:] for r, e in zip(rows, extra, strict=True)]
     return f"{headline}\n\n{aligned(rows)}"
+
+
+OVERALL_COLUMNS = (
+    "optimizer",
+    "tasks",
+    "score",
+    "optimality gap",
+    "P(improvement)",
+    "time to target",
+    "diverged",
+)
+
+
+def overall_row(standing: Standing) -> list[str]:
+    """The cells of an optimizer's line over all tasks, in that order of columns."""
+    return [
+        standing.optimizer,
+        str(standing.num_tasks),
+        with_interval(standing.score, 3),
+        with_interval(standing.gap, 3),
+        "–" if standing.improvement is None else with_interval(standing.improvement, 2),
+        number(standing.steps, 2),
+        f"{standing.num_diverged}/{standing.num_runs}",
+    ]
+
+
+def overall(comparison: Comparison) -> str:
+    """A headline and a Markdown table of optimizers over all tasks."""
+    track = f"{comparison.track} track, " if comparison.track else ""
+    n = len(comparison.tasks)
+    tasks = f"{n} tasks" if n > 1 else "one task"
+    headline = (
+        f"{track}{tasks} by {comparison.measure}: score 1 is the "
+        f"best baseline, improvement is over {comparison.baseline}, time to target is "
+        "the area under the profile"
+    )
+    rows = [list(OVERALL_COLUMNS), *map(overall_row, comparison.standings)]
+    return f"{headline}\n\n{aligned(rows)}"
+
+
+CLAIM_COLUMNS = ("claim", "verdict", "one-sided p", "smallest p", "difference", "seeds")
+
+
+def claim_row(outcome: Outcome) -> list[str]:
+    """The cells of a claim, in the order of `CLAIM_COLUMNS`."""
+    late = "" if outcome.declared else " (declared after a run)"
+    return [
+        str(outcome.claim) + late,
+        outcome.verdict,
+        number(outcome.p, 2),
+        number(outcome.smallest_p, 2),
+        "–" if outcome.difference is None else with_interval(outcome.difference, 3),
+        str(outcome.num_pairs),
+    ]
+
+
+def claim_table(outcomes: Sequence[Outcome]) -> str:
+    """A headline and a Markdown table of what was claimed before the run."""
+    rows = [list(CLAIM_COLUMNS), *map(claim_row, outcomes)]
+    return f"claims declared before the run\n\n{aligned(rows)}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

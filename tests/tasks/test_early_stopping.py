@@ -10,9 +10,10 @@ from toys import quadratic
 from tasks import tables
 from tasks.early_stopping import EarlyStopping, Stop, stopped_runs
 from tasks.evaluation import evaluate
+from tasks.measures import valid_losses
 from tasks.planning import plan
 from tasks.report import page
-from tasks.results import Results, valid_losses
+from tasks.results import Results
 from tasks.statistics import Interval
 from tasks.suites import Entry, Suite
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (× is meant)
 """Losses over width: which tasks belong together, and what diverged runs do."""
 
 import dataclasses
@@ -10,13 +11,18 @@ from test_results import BASELINE, FASTER, NAN, runs
 from tasks import scaling
 from tasks.parametrization import MAXIMAL_UPDATE
 from tasks.results import Results
+from tasks.suites import Entry
+from tasks.suites.axes import along
 
 MUP = MAXIMAL_UPDATE.metadata
 SCALED = dataclasses.replace(MAXIMAL_UPDATE, output_multiplier=4.0).metadata
 
 
 def at_width(width, optimizer, losses, **metadata):
-    records = runs(optimizer, losses, task=f"mlp({width}, {metadata})")
+    others = metadata.get("depth"), metadata.get("batch_size")
+    given = f"width={width}, others={others}"
+    rules = ", parametrization='mup'" if "parametrization" in metadata else ""
+    records = runs(optimizer, losses, task=f"mlp({given}{rules})")
     model = {"dataset": "toy", "model": "MLP", "width": width, **metadata}
     return [
         dataclasses.replace(
@@ -54,9 +60,9 @@ def family_of(*records):
 
 
 def test_tasks_that_differ_in_more_than_width_are_apart(found):
-    family, _ = found
-    assert family.name == "toy MLP, 100 steps"
-    assert family.widths == [8, 32, 128]
+    (family,) = found  # Nothing of depth 7 or 9: two depths are no curve.
+    assert (family.axis, family.name) == ("width", "toy MLP, 100 steps")
+    assert family.values == [8, 32, 128]
     assert {k: sorted(v) for k, v in family.losses.items()} == {
         "adamw (sp)": [8, 32, 128],
         "mu (mup)": [8],
@@ -71,7 +77,7 @@ def test_the_loss_is_the_mean_of_the_last_twentieth(found):
 
 
 def test_diverged_runs_are_infinite_and_shown(found):
-    family, _ = found
+    (family,) = found
     assert family.losses["adamw (sp)"][128].estimate == np.inf
     assert "∞" in family.table()
     (line, *_) = family.plot().axes[0].lines
@@ -96,28 +102,69 @@ def test_one_parametrization_goes_without_saying():
     assert list(family_of(*several).losses) == ["adamw"]
 
 
-def test_a_model_in_two_parametrizations_is_a_table_without_a_plot(found):
-    _, twins = found
-    assert (twins.name, twins.is_curve) == ("toy MLP, depth 9, 100 steps", False)
-    assert list(twins.losses) == ["adamw (sp)", "mu (mup)"]
-    assert twins.table().splitlines()[2].split("|")[2].strip() == "width 8"
-    assert len(scaling.families(everything().summaries())) == 2  # Nothing of depth 7.
-
-
 def test_optimizers_are_compared_with_the_baseline_of_the_suite(found):
-    family, twins = found
+    (family,) = found
     assert family.baseline == "adamw (sp)"
     assert family.verdicts == {"mu (mup)": {8: "worse"}}
-    assert twins.verdicts == {"mu (mup)": {8: "better"}}
-    assert "▲ worse than adamw (sp)" in family.table()
-    assert [line.count("▼") for line in twins.table().splitlines()] == [
-        1,
-        0,
-        0,
-        0,
-        0,
-        1,
+    lines = family.table().splitlines()
+    assert "▲ worse than adamw (sp)" in lines[0]
+    assert [line.count("▲") for line in lines[1:]] == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("axis", ["depth", "batch_size", "steps"])
+def test_other_axes_are_like_width(axis):
+    def at(value):
+        if axis != "steps":
+            return at_width(8, "adamw", BASELINE, **{axis: value})
+        return [
+            dataclasses.replace(r, config={**r.config, "steps": value}, task=f"{value}")
+            for r in at_width(8, "adamw", BASELINE)
+        ]
+
+    family = family_of(*(r for value in (1, 2, 4) for r in at(value)))
+    assert (family.axis, family.values) == (axis, [1, 2, 4])
+    assert family.columns[0] == f"{axis.replace('_', ' ')} 1"
+    assert f"over {axis.replace('_', ' ')}" in family.name
+
+
+def test_learning_rates_are_an_axis_of_one_task(tmp_path):
+    names = ["adamw", "adamw [lr ×0.1]", "adamw [lr ×10]", "fixed"]
+    results = Results([r for n in names for r in at_width(8, n, BASELINE)])
+    (family,) = scaling.families(results.summaries())
+    assert family.axis == scaling.LEARNING_RATE
+    assert sorted(family.losses["adamw"]) == [0.1, 1, 10]
+    assert sorted(family.losses["fixed"]) == [1]
+    # The variants are no optimizers that anybody should try first.
+    (comparison,) = results.comparisons()
+    assert [s.optimizer for s in comparison.standings] == ["adamw", "fixed"]
+    Page(results.to_html(tmp_path / "page.html").read_text())
+
+
+def test_the_variants_of_an_entry_differ_in_one_thing_each():
+    entry = Entry(
+        "digits-mlp",
+        ("optax:adamw(learning_rate=0.003)", ("mine", "lopt:mulo('mulo_s')")),
+        steps=100,
+        eval_every=10,
+    )
+    base, *others = along(
+        entry, width=(16, 64, 256), steps=(50,), learning_rate=(0.1, 1, 10)
+    )
+    assert base.optimizers == (
+        "optax:adamw(learning_rate=0.003)",
+        ("adamw [lr ×0.1]", "optax:adamw(learning_rate=0.0003)"),
+        ("adamw [lr ×10]", "optax:adamw(learning_rate=0.03)"),
+        ("mine", "lopt:mulo('mulo_s')"),
+    )
+    assert all(e.optimizers == entry.optimizers for e in others)
+    # The width that the entry has already is left out.
+    assert [(e.task_name, e.steps, e.eval_every) for e in others] == [
+        ("digits-mlp(width=16)", 100, 10),
+        ("digits-mlp(width=256)", 100, 10),
+        ("digits-mlp", 50, 5),
     ]
+    with pytest.raises(ValueError, match="learning_rate must be a finite number > 0"):
+        along(entry, learning_rate=(-1,))
 
 
 def test_everything_that_shows_results_shows_them_over_width(tmp_path):
@@ -127,19 +174,8 @@ def test_everything_that_shows_results_shows_them_over_width(tmp_path):
     assert plots == ["toy MLP, 100 steps.scaling"]
     page = Page(results.to_html(tmp_path / "page.html").read_text())
     assert "Over width: toy MLP, 100 steps" in page.text
-    assert "Side by side: toy MLP, depth 9, 100 steps" in page.text
     targets = {value for name, value in page.attributes if name == "id"}
     links = {value[1:] for name, value in page.attributes if name == "href"}
     assert links == targets
-    # Only a task that is in no family has a sentence and a column of its own above.
-    sentences = page.text.count("the lowest final validation loss is")
-    assert sentences == page.text.split("Overview")[1].count("(8, {'depth': 7}):") == 1
-    assert page.text.count("▼ better") - page.text.count("▼ better and") == 1
-
-
-def test_nothing_is_marked_in_an_overview_of_families_alone(tmp_path):
-    several = [r for w in (8, 32, 128) for r in at_width(w, "adamw", BASELINE)]
-    page = Results(several).to_html(tmp_path / "page.html").read_text()
-    overview = page.partition("Overview")[2].partition("<h2")[0]
-    assert "shaded" not in overview and "<ul>" not in overview
-    assert "A range of costs is over the tasks." in overview
+    # A task that was run in two parametrizations has one sentence and one section.
+    assert page.text.count("the lowest final validation loss is") == 5
