@@ -15,13 +15,16 @@ from optax import softmax_cross_entropy_with_integer_labels
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_rows, sum_over
 from tasks.checks import check_counts, check_dtype
-from tasks.data import Dataset, load_images, resize
+from tasks.data import Dataset, load_imagenet, load_images, resize
 from tasks.functional import Build, count_parameters, functional, parameter_shapes
 from tasks.models import MLP, ViT
 from tasks.parametrization import Parametrization, resolve_parametrization
 from tasks.registry import register
+from tasks.streaming import row_splits
+from tasks.supervised import label_metrics
 
 _EVALUATION_BATCH_SIZE = 1024
+_IMAGENET = {"imagenet32": 32, "imagenet64": 64}
 
 
 def classifier(
@@ -33,8 +36,9 @@ def classifier(
 ) -> Task:
     """Makes a task of learning the labels of images by cross-entropy.
 
-    Images stay uint8 on the device; each batch is normalized by the mean and standard
-    deviation of the training images, per channel.
+    Images stay uint8 on the device, or on the disk if they are too many, see
+    `row_splits`; each batch is normalized by the mean and standard deviation of the
+    training images, or of those that are on the device, per channel.
 
     Args:
       dataset: images and labels; see `load_images`.
@@ -58,7 +62,8 @@ def classifier(
       (4, 8, 8, 1)
     """
     init, apply = functional(build)
-    train_images = dataset.splits["train"]["image"]
+    splits, stream = row_splits(dataset.splits, batch_size)
+    train_images = splits["train"]["image"]
     mean = train_images.mean((0, 1, 2), dtype=np.float64, keepdims=True)
     std = train_images.std((0, 1, 2), dtype=np.float64, keepdims=True)
     scale = np.float32(1 / np.maximum(std, 1e-3))
@@ -90,13 +95,8 @@ def classifier(
         params: Params, model_state: ModelState, data: Data
     ) -> dict[str, jax.Array]:
         def per_row(rows: jax.Array) -> dict[str, jax.Array]:
-            label = data["label"][rows]
             predicted, _ = logits(params, model_state, data["image"][rows])
-            correct = predicted.argmax(axis=-1) == label
-            return {
-                "loss": softmax_cross_entropy_with_integer_labels(predicted, label),
-                "accuracy": correct.astype(jnp.float32),
-            }
+            return label_metrics(predicted, {"label": data["label"][rows]})
 
         num_rows = len(data["label"])
         sums = sum_over(per_row, num_rows, _EVALUATION_BATCH_SIZE)
@@ -108,7 +108,7 @@ def classifier(
         loss=loss,
         sample=partial(sample_rows, batch_size=batch_size),
         evaluate=evaluate,
-        data=jax.tree.map(jnp.asarray, dict(dataset.splits)),
+        data=jax.tree.map(jnp.asarray, dict(splits)),
         normalize=partial(clipped, num_classes=dataset.num_classes),
         preactivations=preactivations,
         metadata={
@@ -117,6 +117,7 @@ def classifier(
             "num_parameters": count_parameters(init),
             "batch_size": batch_size,
         },
+        stream=stream,
     )
 
 
@@ -159,7 +160,7 @@ def mlp_classifier(
     """Makes a task of classifying flattened images with a multi-layer perceptron.
 
     Args:
-      dataset_name: an image set that `load_images` knows.
+      dataset_name: `imagenet32`, `imagenet64` or one that `load_images` knows.
       width: units of each hidden layer.
       depth: number of hidden layers; 0 is logistic regression.
       batch_size: images in a training batch.
@@ -230,7 +231,7 @@ def vit_classifier(
     """Makes a task of classifying images with a vision transformer.
 
     Args:
-      dataset_name: an image set that `load_images` knows.
+      dataset_name: `imagenet32`, `imagenet64` or one that `load_images` knows.
       width: size of the residual stream, a multiple of `num_heads`.
       depth: number of blocks.
       num_heads: attention heads per block.
@@ -292,6 +293,12 @@ def vit_classifier(
 
 
 def _load(name: str, data_dir: str | None, size: int | None) -> Dataset:
+    if name in _IMAGENET:
+        if size is not None:
+            raise ValueError(
+                f"size must be None for {name}, which is not shrunk, got {size!r}"
+            )
+        return load_imagenet(data_dir, _IMAGENET[name])
     if size is None:
         return load_images(name, data_dir)
     check_counts(size=size)
@@ -318,4 +325,21 @@ register(
     "digits-vit",
     partial(vit_classifier, "digits", width=32, depth=2, patch_size=2, batch_size=64),
 )
+register(
+    "imagenet32-mlp", partial(mlp_classifier, "imagenet32", depth=3, batch_size=4096)
+)
+register(
+    "imagenet64-mlp", partial(mlp_classifier, "imagenet64", depth=3, batch_size=4096)
+)
 register("cifar10-vit", partial(vit_classifier, "cifar10"))
+register(
+    "imagenet32-vit",
+    partial(
+        vit_classifier,
+        "imagenet32",
+        width=192,
+        num_heads=3,
+        patch_size=16,
+        batch_size=1024,
+    ),
+)

@@ -122,11 +122,11 @@ SMALL = {
     "max_valid_windows": 512,
 }
 # What fits into 16 GiB, see benchmarks/memory.py; a multiple of 8 for several devices.
-_LARGE = {"remat": True, "max_valid_windows": 1024}
-register("openwebtext-gpt2", partial(gpt2, "openwebtext", microbatches=60, **_LARGE))
+LARGE = {"remat": True, "microbatches": 60, "max_valid_windows": 1024}
+register("openwebtext-gpt2", partial(gpt2, "openwebtext", **LARGE))
 register(
     "openwebtext-gpt2-medium",
-    partial(gpt2, "openwebtext", microbatches=60, **MEDIUM, **_LARGE),
+    partial(gpt2, "openwebtext", **MEDIUM, **LARGE),
 )
 register("shakespeare-gpt2", partial(gpt2, "tiny_shakespeare", **CHARACTERS))
 register("shakespeare-gpt2-small", partial(gpt2, "tiny_shakespeare", **SMALL))
