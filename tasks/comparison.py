@@ -53,7 +53,8 @@ class Comparison:
       measure: what scores and targets are about.
       tasks: names of the tasks.
       baseline: display name of the optimizer that others are compared with.
-      standings: one for each optimizer, in the order of the suite.
+      standings: one for each optimizer, those on the most tasks first, and among them
+        the highest score.
       scores: of each run, by optimizer and task.
       ratios: steps to target over those of the fastest, float[tasks] by optimizer; NaN
         for a task that it was not run on, +inf where the target was not reached.
@@ -70,9 +71,8 @@ class Comparison:
     @property
     def whole(self) -> list[Standing]:
         """The optimizers that were run on the most tasks, the highest score first."""
-        most = max(s.num_tasks for s in self.standings)
-        whole = [s for s in self.standings if s.num_tasks == most]
-        return sorted(whole, key=lambda s: -s.score.estimate)
+        most = self.standings[0].num_tasks
+        return [s for s in self.standings if s.num_tasks == most]
 
     def improvement(self, optimizer: str, other: str) -> Interval | None:
         """How likely a run of one scores higher than one of the other.
@@ -112,27 +112,29 @@ def _compare(summaries: Summaries, track: str | None) -> Comparison:
     steps = _ratios(cells, tasks, lambda s: 1.0)
     seconds = _ratios(cells, tasks, _seconds_per_step)
     first = next(s for of_task in summaries.values() for s in of_task)
+    standings = [
+        Standing(
+            optimizer,
+            num_tasks=len(of),
+            score=aggregates.interquartile_mean([*scores[optimizer].values()]),
+            gap=aggregates.optimality_gap([*scores[optimizer].values()]),
+            improvement=None
+            if baseline is None or baseline == optimizer
+            else _improvement(scores[optimizer], scores[baseline]),
+            steps=profiles.integrated(steps[optimizer]),
+            seconds=profiles.integrated(seconds[optimizer]),
+            num_runs=sum(len(s.records) for s in of.values()),
+            num_diverged=sum(s.num_diverged for s in of.values()),
+        )
+        for optimizer, of in cells.items()
+    ]
+    standings.sort(key=lambda s: (-s.num_tasks, -s.score.estimate))
     return Comparison(
         track=track,
         measure=first.records[0].context.get("measure", measures.FINAL_VALID),
         tasks=tuple(tasks),
         baseline=baseline,
-        standings=tuple(
-            Standing(
-                optimizer,
-                num_tasks=len(of),
-                score=aggregates.interquartile_mean([*scores[optimizer].values()]),
-                gap=aggregates.optimality_gap([*scores[optimizer].values()]),
-                improvement=None
-                if baseline is None or baseline == optimizer
-                else _improvement(scores[optimizer], scores[baseline]),
-                steps=profiles.integrated(steps[optimizer]),
-                seconds=profiles.integrated(seconds[optimizer]),
-                num_runs=sum(len(s.records) for s in of.values()),
-                num_diverged=sum(s.num_diverged for s in of.values()),
-            )
-            for optimizer, of in cells.items()
-        ),
+        standings=tuple(standings),
         scores=scores,
         ratios=steps,
     )

@@ -106,6 +106,13 @@ def _advice(comparison: Comparison) -> str:
             f" A run of it beats one of {comparison.baseline} with probability "
             f"{probability}."
         )
+    elif others and (
+        least := comparison.improvement(others[0].optimizer, first.optimizer)
+    ):
+        said += (
+            f" It is the baseline. A run of the next, {others[0].optimizer}, beats one "
+            f"of it with probability {tables.with_interval(least, 2)}."
+        )
     if unclear:
         said += f" These data do not tell it from {', '.join(unclear)}: choose by cost."
     return f"<b>{text(first.optimizer)}</b>{text(said)}"

@@ -83,10 +83,16 @@ def plan(
     command = _command(suite, entries, everywhere, seeds, options)
     cells = []
     for i, entry in enumerate(entries):
-        task = _task(entry, data_dir)
-        if task.name in (cell.task.name for cell in cells):
-            raise ValueError(f"two tasks have the name {task.name!r}; records need one")
+        length = steps or entry.steps
+        task = _distinct(_task(entry, data_dir), length, entry.track, cells)
         resolved = optimizers_lib.resolve_all(_optimizers(entry, everywhere, suite))
+        taken = {c.optimizer.name for c in cells if c.task.name == task.name}
+        for o in resolved:
+            if o.name in taken:
+                raise ValueError(
+                    f"{o.name!r} is on both tracks of task {task.name!r}; give each a "
+                    "name of its own with a pair (name, optimizer)"
+                )
         context = {
             "suite": suite.name if suite else None,
             "description": suite.description if suite else None,
@@ -98,13 +104,26 @@ def plan(
             **_protocol(suite),
             **({} if everywhere else _tuning(entry, [o.name for o in resolved], seeds)),
         }
-        length = steps or entry.steps
         every = eval_every or entry.eval_every or max(1, length // EVALUATIONS)
         for j, optimizer in enumerate(resolved):
             optimizers_lib.check(optimizer, task, length)
             ordered = context | {"position": [i, j]}
             cells.append(Cell(task, optimizer, length, every, ordered))
     return cells
+
+
+def _distinct(task: Task, steps: int, track: str | None, cells: list[Cell]) -> Task:
+    """The task, named by its length too where it was given with another one.
+
+    Two entries may share a task only where they are of different tracks.
+    """
+    same = [c for c in cells if c.task.name == task.name]
+    if same and same[0].steps != steps:
+        task = dataclasses.replace(task, name=f"{task.name} [{steps} steps]")
+        same = [c for c in cells if c.task.name == task.name]
+    if any(c.context.get("track") == track for c in same):
+        raise ValueError(f"two tasks have the name {task.name!r}; records need one")
+    return task
 
 
 def _as_list(optimizers) -> list[OptimizerLike]:
@@ -214,13 +233,15 @@ def _command(
     registered = (
         get_suite(suite.name) if suite and suite.name in list_suites() else None
     )
-    tuned = {e.task_name: e for e in registered.entries} if registered else {}
+    tuned = registered.entries if registered else ()
+    known = {e.task_name for e in tuned}
     lengths = {options["steps"] or e.steps for e in entries}
     sayable = (
         all(isinstance(e.task, str) for e in entries)
         and all(isinstance(o, str) for o in optimizers)
         and all(
-            e == tuned.get(e.task_name, Entry(e.task, steps=e.steps)) for e in entries
+            e in tuned if e.task_name in known else e == Entry(e.task, steps=e.steps)
+            for e in entries
         )
         and (registered is not None or len(lengths) == 1)
         and list(seeds) == list(range(len(seeds)))
@@ -229,8 +250,9 @@ def _command(
         return None
     words = ["python", "-m", "tasks", "evaluate"]
     words += [registered.name] if registered else []
-    if list(tuned) != [e.task_name for e in entries]:
-        words += [w for e in entries for w in ("--task", e.task_name)]
+    if tuned != entries:
+        names = dict.fromkeys(e.task_name for e in entries)
+        words += [w for name in names for w in ("--task", name)]
     words += [w for o in optimizers for w in ("--optimizer", str(o))]
     if registered is None:
         options = {**options, "steps": lengths.pop()}

@@ -32,7 +32,7 @@ def test_scores_are_relative_to_the_start_and_the_best_baseline():
     np.testing.assert_allclose(
         found.scores["faster"]["task"], [7.5 / 6, 6.5 / 6, 5.5 / 6]
     )
-    adamw, faster = found.standings
+    faster, adamw = found.standings
     assert faster.score.estimate == pytest.approx(6.5 / 6)
     assert adamw.improvement is None
     # 7.5 beats 7, 6, 5; 6.5 beats 6, 5; 5.5 beats 5.

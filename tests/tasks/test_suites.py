@@ -51,6 +51,45 @@ def test_what_the_suite_compares_with_is_known_where_it_was_not_run():
         assert cell.context["suite_baseline"] == expected
 
 
+def test_a_task_may_come_in_two_lengths_and_on_two_tracks():
+    long = Entry("digits-mlp", ("optax:sgd(0.1)",), steps=2000)
+    short = Entry("digits-mlp", ("optax:sgd(0.1)",), steps=10, track="tuned")
+    spec = "optax:sgd(0.01)"
+    other = Entry("digits-mlp", (("sgd, as it comes", spec),), 2000, track="untuned")
+    suite = Suite("toys", "Toys.", (long, short, other))
+    assert [(c.task.name, c.optimizer.name) for c in plan(suite)] == [
+        ("digits-mlp", "sgd"),
+        ("digits-mlp [10 steps]", "sgd"),
+        ("digits-mlp", "sgd, as it comes"),
+    ]
+    with pytest.raises(ValueError, match="'sgd' is on both tracks"):
+        plan(
+            Suite("toys", "", (long, Entry("digits-mlp", (spec,), 2000, track="tuned")))
+        )
+    with pytest.raises(ValueError, match="two tasks have the name 'digits-mlp'"):
+        plan(Suite("toys", "", (long, Entry("digits-mlp", (spec,), 2000))))
+    with pytest.raises(ValueError, match="unknown track 'tunde', did you mean 'tuned'"):
+        Entry("digits-mlp", track="tunde")
+
+
+def test_records_know_what_they_will_be_judged_by():
+    found = {"trials": 5, "volume": 2.0, "seeds": [100], "at_edge": []}
+    entry = Entry(
+        "digits-mlp", ("optax:sgd(0.1)",), track="tuned", tuning={"sgd": found}
+    )
+    claim = "sgd < adamw in final validation loss on digits-mlp"
+    suite = Suite("toys", "", (entry,), baselines=("sgd",), claims=(claim,))
+    (cell,) = plan(suite)
+    assert cell.context["claims"] == [claim]
+    assert cell.context["baselines"] == ["sgd"]
+    assert cell.context["tuning"] == {"sgd": found}
+    assert "tuning" not in plan(suite, "optax:sgd(0.2)")[0].context
+    with pytest.raises(ValueError, match="overlap those that 'sgd' was tuned on"):
+        plan(suite, seeds=(0, 100))
+    with pytest.raises(ValueError, match="is not 'LEFT < RIGHT in MEASURE on TASK'"):
+        Suite("toys", "", (entry,), claims=("sgd is best",))
+
+
 def test_a_sweep_is_over_the_tasks_of_the_suite_with_their_overrides(monkeypatch):
     asked = []
 
