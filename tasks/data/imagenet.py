@@ -196,29 +196,34 @@ def _write_header(file, shape: tuple[int, ...]) -> None:
 
 def _npz_blocks(paths: Sequence[pathlib.Path], size: int) -> Iterator[Images]:
     """Images, their planes brought together, and labels from 0, a few at a time."""
+    row = 3 * size * size
     for path in paths:
-        with refusing(path, "batch of down-sampled ImageNet"):
-            with np.load(path, allow_pickle=False) as archive:
-                label = archive["labels"]
-            if label.ndim != 1 or label.dtype.kind not in "iu" or not len(label):
-                raise ValueError(f"labels are {label.dtype} of shape {label.shape}")
-            if label.min() < 1 or label.max() > NUM_CLASSES:
-                raise ValueError(
-                    f"labels must be 1 to {NUM_CLASSES}, got {label.min()} to "
-                    f"{label.max()}"
-                )
-            archive = zipfile.ZipFile(path)
-        with archive, refusing(path, "batch of down-sampled ImageNet"):
+        with (
+            refusing(path, "batch of down-sampled ImageNet"),
+            path.open("rb") as content,
+            zipfile.ZipFile(content) as archive,
+        ):
+            with archive.open("labels.npy") as file:
+                label = np.lib.format.read_array(file, allow_pickle=False)
+            _check_labels(label)
             with archive.open("data.npy") as file:
-                _check_header(file, (len(label), 3 * size * size))
+                _check_header(file, (len(label), row))
                 for start in range(0, len(label), _BLOCK):
                     few = label[start : start + _BLOCK]
-                    content = file.read(len(few) * 3 * size * size)
-                    planes = np.frombuffer(content, np.uint8)
+                    planes = np.frombuffer(file.read(len(few) * row), np.uint8)
                     image = planes.reshape(len(few), 3, size, size)
                     image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
                     yield image, (few - 1).astype(np.int32)
                 file.read(1)  # Reaching the end makes zipfile compare the checksum.
+
+
+def _check_labels(label: np.ndarray) -> None:
+    if label.ndim != 1 or label.dtype.kind not in "iu" or not len(label):
+        raise ValueError(f"labels are {label.dtype} of shape {label.shape}")
+    if label.min() < 1 or label.max() > NUM_CLASSES:
+        raise ValueError(
+            f"labels must be 1 to {NUM_CLASSES}, got {label.min()} to {label.max()}"
+        )
 
 
 def _check_header(file, expected: tuple[int, int]) -> None:

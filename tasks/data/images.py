@@ -201,11 +201,12 @@ def _read_splits(
         return check_images(*images, path, image_set.shape, image_set.num_classes)
 
     if chosen == "TFDS":
+        version = paths[-1].parent
         train, test = (
-            checked(read_images(paths[-1].parent, split), paths[-1].parent)
-            for split in ("train", "test")
+            checked(read_images(version, split), version) for split in ("train", "test")
         )
-        return {**_hold_out(*train, every=10), "test": test}, str(paths[-1].parent)
+        source = f"TFDS {name} {version.name}"
+        return {**_hold_out(*train, every=10), "test": test}, source
     layout = image_set.layouts[chosen]
 
     def read(parts: tuple[tuple[str, ...], ...]) -> Images:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from tasks.checks import check_counts, check_known
 from tasks.data import tfds
 from tasks.data.dataset import Dataset, sha256
 from tasks.data.files import Found, Source
-from tasks.data.readers import text_blocks
+from tasks.data.readers import Read, reader
 from tasks.data.token_files import FILES, META, load_token_files, read_meta
 from tasks.data.tokenizers import (
     TOKENIZERS,
@@ -57,11 +56,9 @@ SOURCE = dataclasses.replace(
 # About five seconds of tokenizing at each start; what is larger is prepared once.
 _MAX_BYTES = 2**24
 _PREPARE = (
-    "python -m tasks data prepare lm1b --out FOLDER/lm1b-{0} --tokenizer {0} "
-    "--row-length {1}"
+    "python -m tasks data prepare lm1b --out FOLDER/lm1b-{0} --row-length {1} "
+    "--tokenizer {0}"
 )
-
-Texts = dict[str, Callable[[], Iterator[str]]]
 
 
 def load_lm1b(
@@ -99,6 +96,8 @@ def load_lm1b(
     folders = (f"lm1b-{tokenizer}", *TEXT_SOURCE.folders)
     found = dataclasses.replace(SOURCE, folders=folders).find(data_dir)
     prepare = _PREPARE.format(tokenizer, length)
+    if tokenizer == "sentencepiece":
+        prepare += " --sentencepiece-model FILE"
     if found.layout == "token files":
         meta = read_meta(found.folder / META)
         if (meta["tokenizer"], meta.get("row_length")) != (tokenizer, length):
@@ -107,7 +106,8 @@ def load_lm1b(
                 f"of {meta.get('row_length')}, not {tokenizer!r} and {length}; for "
                 f"those run {prepare}"
             )
-        return load_token_files(found.folder.name, found.folder)
+        dataset = load_token_files(found.folder.name, found.folder)
+        return dataclasses.replace(dataset, name=SOURCE.name)
     if sum(path.stat().st_size for path in found.paths) > _MAX_BYTES or (
         found.layout == "TFDS"
     ):
@@ -118,7 +118,8 @@ def load_lm1b(
     texts = {k: "".join(read()) for k, read in texts_of(found).items()}
     for split, text in texts.items():
         if not text.strip():
-            raise ValueError(f"{found.folder} has an empty split {split!r}")
+            files = ", ".join(map(str, _paths(found)[split]))
+            raise ValueError(f"{files} is empty")
     points = [np.unique(code_points(text)) for text in texts.values()]
     made = make_tokenizer(
         tokenizer,
@@ -139,16 +140,14 @@ def load_lm1b(
     )
 
 
-def texts_of(found: Found) -> Texts:
+def texts_of(found: Found) -> dict[str, Read]:
     """What reads the text of each split in blocks, as often as it is called."""
     if found.layout == "TFDS":
         version = found.paths[-1].parent
         splits = {"train": "train", "valid": "test"}
         return {k: lambda v=v: tfds.texts(version, v) for k, v in splits.items()}
-    paths = {"train": found.paths[:-1], "valid": found.paths[-1:]}
-    return {k: lambda v=v: blocks_of(v) for k, v in paths.items()}
+    return {k: reader(v) for k, v in _paths(found).items()}
 
 
-def blocks_of(paths: Iterable[pathlib.Path]) -> Iterator[str]:
-    """The texts of files one after another, in blocks."""
-    return itertools.chain.from_iterable(map(text_blocks, paths))
+def _paths(found: Found) -> dict[str, Sequence[pathlib.Path]]:
+    return {"train": found.paths[:-1], "valid": found.paths[-1:]}

@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tasks.checks import check_counts, check_fractions, check_known
 from tasks.data import embedded, lm1b, text
-from tasks.data.readers import text_blocks
+from tasks.data.readers import Read, reader
 from tasks.data.token_files import DTYPES, FILES, META
 from tasks.data.tokenizers import (
     TOKENIZERS,
@@ -33,8 +33,6 @@ from tasks.data.tokenizers import (
 
 NAMED = (*text.TEXT_SETS, "lm1b")
 _ENDINGS = ("*.txt", "*.txt.gz")
-
-Read = Callable[[], Iterator[str]]
 
 
 def prepare(
@@ -132,7 +130,7 @@ def _texts(
 ) -> dict[str, Read]:
     """What reads each split that there is, in blocks."""
     if valid is not None:
-        return {"train": _reader(_paths(source)), "valid": _reader(_paths(valid))}
+        return {"train": reader(_paths(source)), "valid": reader(_paths(valid))}
     if source == "python_docs":
         return {"train": lambda: iter([embedded.python_docs()])}
     if source == "lm1b":
@@ -140,8 +138,8 @@ def _texts(
     if source in text.SOURCES:
         paths = text.SOURCES[source].find(data_dir).paths
         splits = zip(FILES, paths, strict=False)
-        return {split: _reader([path]) for split, path in splits}
-    return {"train": _reader(_paths(source))}
+        return {split: reader([path]) for split, path in splits}
+    return {"train": reader(_paths(source))}
 
 
 def _paths(source: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -158,16 +156,13 @@ def _paths(source: str | os.PathLike[str]) -> list[pathlib.Path]:
     return [path]
 
 
-def _reader(paths: Iterable[pathlib.Path]) -> Read:
-    return lambda: itertools.chain.from_iterable(map(text_blocks, paths))
-
-
 def _survey(source: str, split: str, read: Read) -> _Survey:
-    length, num_lines, points = 0, 0, np.empty(0, np.uint32)
+    length, num_lines, points, block = 0, 0, np.empty(0, np.uint32), "\n"
     for block in tqdm(read(), desc=f"reading {split}", unit=" blocks"):
         length += len(block)
         num_lines += block.count("\n")
         points = np.union1d(points, code_points(block))
+    num_lines += not block.endswith("\n")
     characters = frozenset(map(chr, points.tolist()))
     if not "".join(characters).strip():
         raise ValueError(f"{source}: the split {split!r} is empty")

@@ -10,15 +10,17 @@ import codecs
 import contextlib
 import gzip
 import io
+import itertools
 import math
 import pathlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 Images = tuple[np.ndarray, np.ndarray]
+Read = Callable[[], Iterator[str]]
 
 _BLOCK = 2**20
 
@@ -53,6 +55,11 @@ def text_blocks(path: pathlib.Path) -> Iterator[str]:
                 yield text
             if not content:
                 return
+
+
+def reader(paths: Iterable[pathlib.Path]) -> Read:
+    """What reads the texts of files one after another, as often as it is called."""
+    return lambda: itertools.chain.from_iterable(map(text_blocks, paths))
 
 
 def read_npz(path: pathlib.Path) -> Images:

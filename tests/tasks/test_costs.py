@@ -1,5 +1,7 @@
 """The cost of an update: bytes exactly, times within reason."""
 
+import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from toys import regression
@@ -22,3 +24,27 @@ def test_update_times_are_measured_beside_adamw():
     slow = optax.chain(*[optax.adamw(0.1) for _ in range(12)])
     assert timer.measure(slow)["update_ratio_to_adamw"] > 2
     assert 0.4 < timer.measure(optax.adamw(0.1))["update_ratio_to_adamw"] < 2.5
+
+
+def test_the_share_of_the_step_grows_with_the_update():
+    timer = UpdateTimer(regression(), budget_seconds=0.1)
+    shares = [
+        timer.measure(optax.chain(*[optax.adamw(0.1) for _ in range(n)]))[
+            "update_share"
+        ]
+        for n in (1, 12)
+    ]
+    assert 0 < shares[0] < shares[1] < 1
+
+
+def test_temporary_bytes_are_those_of_the_compiled_update():
+    def doubled(updates, state, params=None):
+        big = jnp.outer(params["kernel"].ravel(), jnp.ones(1000))
+        return jax.tree.map(lambda g: g * jnp.sort(big, axis=0).sum(), updates), state
+
+    plain = optax.GradientTransformation(lambda _: (), lambda u, s, p=None: (u, s))
+    wasteful = optax.GradientTransformation(lambda _: (), doubled)
+    timer = UpdateTimer(regression(), budget_seconds=0.01)
+    name = "temporary_bytes_per_parameter"
+    assert timer.measure(plain)[name] < 16
+    assert timer.measure(wasteful)[name] > 15 * 1000 * 4 / 18
