@@ -7,8 +7,6 @@ from functools import partial
 from tasks.base import Task
 from tasks.checks import check_counts, check_fractions
 from tasks.data.blocks import load_blocks
-from tasks.data.dataset import first_rows
-from tasks.data.splits import hold_out
 from tasks.models.minigpt import MiniGPT
 from tasks.registry import register
 from tasks.sequences import token_predictor
@@ -56,10 +54,6 @@ def minigpt(
     check_counts(**size, batch_size=batch_size)
     check_fractions(dropout=dropout, meta_fraction=meta_fraction)
     dataset = load_blocks(dataset_name, data_dir, length=length, vocab_size=vocab_size)
-    if max_blocks is not None:
-        dataset = first_rows(dataset, max_blocks)
-    dataset = hold_out(dataset, meta_fraction)
-
     return token_predictor(
         dataset,
         lambda rngs: MiniGPT(
@@ -69,6 +63,8 @@ def minigpt(
         targets=lambda batch: batch["tokens"][:, 1:],
         pad_token=0,
         batch_size=batch_size,
+        max_rows=max_blocks,
+        meta_fraction=meta_fraction,
         metadata={"model": "MiniGPT", **size, "dropout": dropout, "length": length},
     )
 

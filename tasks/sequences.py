@@ -13,7 +13,8 @@ from optax import softmax_cross_entropy_with_integer_labels
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_rows, sum_over
 from tasks.classification import clipped
-from tasks.data import Dataset
+from tasks.data import Dataset, hold_out
+from tasks.data.dataset import first_rows
 from tasks.functional import Build, count_parameters, functional
 
 _EVALUATION_LOGITS = 2**22  # At a time: 16 MiB.
@@ -28,6 +29,8 @@ def token_predictor(
     pad_token: int,
     batch_size: int,
     metadata: dict[str, Any],
+    max_rows: int | None = None,
+    meta_fraction: float = 0.0,
 ) -> Task:
     """Makes a task of predicting tokens from those before them, as they really were.
 
@@ -41,11 +44,17 @@ def token_predictor(
       pad_token: a token that is no target.
       batch_size: rows in a training batch, drawn with replacement.
       metadata: what the model is; joins that of the data in the task's metadata.
+      max_rows: train on this many rows at most, the first ones, and validate on an
+        eighth as many.
+      meta_fraction: share of the training rows that becomes the split `"meta"`.
 
     Returns:
       A task whose loss is in nats per target, the mean over those of a batch, and whose
       `evaluate` gives `loss` and its exponential, `perplexity`.
     """
+    if max_rows is not None:
+        dataset = first_rows(dataset, max_rows)
+    dataset = hold_out(dataset, meta_fraction)
     init, apply = functional(build)
 
     def sums(logits: jax.Array, batch: Batch) -> dict[str, jax.Array]:

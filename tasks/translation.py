@@ -6,9 +6,7 @@ from functools import partial
 
 from tasks.base import Task
 from tasks.checks import check_counts, check_fractions
-from tasks.data.dataset import first_rows
 from tasks.data.multi30k import PAD_TOKEN, load_multi30k
-from tasks.data.splits import hold_out
 from tasks.models.translator import Translator
 from tasks.registry import register
 from tasks.sequences import token_predictor
@@ -61,10 +59,6 @@ def translator(
     dataset = load_multi30k(
         data_dir, vocabulary=vocabulary, max_words=max_words, max_length=max_length
     )
-    if max_pairs is not None:
-        dataset = first_rows(dataset, max_pairs)
-    dataset = hold_out(dataset, meta_fraction)
-
     return token_predictor(
         dataset,
         lambda rngs: Translator(
@@ -78,6 +72,8 @@ def translator(
         targets=lambda batch: batch["target"][:, 1:],
         pad_token=PAD_TOKEN,
         batch_size=batch_size,
+        max_rows=max_pairs,
+        meta_fraction=meta_fraction,
         metadata={
             "model": "Translator",
             **size,

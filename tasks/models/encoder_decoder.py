@@ -110,6 +110,11 @@ class Layer(nnx.Module):
         )
 
 
+def layers(depth: int, width: int, **options) -> nnx.List[Layer]:
+    """A stack of layers, each with the options of `Layer`."""
+    return nnx.List(Layer(width, **options) for _ in range(depth))
+
+
 def causal_mask(time: int) -> jax.Array:
     """Position t sees positions 0 to t: bool of shape (1, 1, time, time).
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks.models.blocks import check_heads
-from tasks.models.encoder_decoder import Layer
+from tasks.models.encoder_decoder import layers
 from tasks.models.initializers import FAN_IN_UNIFORM, uniform
 from tasks.models.lstm import LSTM
 from tasks.models.translator import sinusoids
@@ -130,17 +130,8 @@ class TransformerForecaster(nnx.Module):
         if width % 2:
             raise ValueError(f"width must be even for sines and cosines, got {width}")
         self.projection = nnx.Linear(in_features, width, kernel_init=_XAVIER, rngs=rngs)
-        self.layers = nnx.List(
-            Layer(
-                width,
-                num_heads=num_heads,
-                hidden=hidden,
-                dropout=dropout,
-                norm_first=True,
-                rngs=rngs,
-            )
-            for _ in range(depth)
-        )
+        options = {"num_heads": num_heads, "hidden": hidden, "dropout": dropout}
+        self.layers = layers(depth, width, norm_first=True, **options, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
         self.readout = nnx.Linear(width, 1, kernel_init=_XAVIER, rngs=rngs)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks.models.blocks import check_heads
-from tasks.models.encoder_decoder import Layer, causal_mask
+from tasks.models.encoder_decoder import causal_mask, layers
 
 
 class MiniGPT(nnx.Module):
@@ -56,17 +56,15 @@ class MiniGPT(nnx.Module):
         self.token_embedding = nnx.Embed(vocab_size, width, **options)
         self.position_embedding = nnx.Embed(context, width, **options)
         self.dropout = nnx.Dropout(dropout)
-        self.layers = nnx.List(
-            Layer(
-                width,
-                num_heads=num_heads,
-                hidden=hidden,
-                dropout=dropout,
-                norm_first=True,
-                kernel_init=normal,
-                rngs=rngs,
-            )
-            for _ in range(depth)
+        self.layers = layers(
+            depth,
+            width,
+            num_heads=num_heads,
+            hidden=hidden,
+            dropout=dropout,
+            norm_first=True,
+            kernel_init=normal,
+            rngs=rngs,
         )
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.readout = nnx.Linear(width, vocab_size, kernel_init=normal, rngs=rngs)

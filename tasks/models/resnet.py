@@ -24,15 +24,13 @@ class ConvNorm(nnx.Module):
         in_channels: int,
         out_channels: int,
         *,
-        size: int = 3,
-        stride: int = 1,
         dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **shape: int,
     ):
-        self.conv = Conv(
-            in_channels, out_channels, size=size, stride=stride, dtype=dtype, rngs=rngs
-        )
-        self.bn = nnx.BatchNorm(out_channels, momentum=0.9, dtype=dtype, rngs=rngs)
+        options = {"dtype": dtype, "rngs": rngs}
+        self.conv = Conv(in_channels, out_channels, **shape, **options)
+        self.bn = nnx.BatchNorm(out_channels, momentum=0.9, **options)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (batch, height, width, in_channels) to (..., out_channels).

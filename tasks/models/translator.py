@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from tasks.models.blocks import check_heads
-from tasks.models.encoder_decoder import Layer, causal_mask
+from tasks.models.encoder_decoder import causal_mask, layers
 
 
 class Translator(nnx.Module):
@@ -55,25 +55,18 @@ class Translator(nnx.Module):
     ):
         check_heads(width, num_heads)
         check_heads(width, 2)
-
-        def layers(is_decoder: bool) -> nnx.List[Layer]:
-            return nnx.List(
-                Layer(
-                    width,
-                    num_heads=num_heads,
-                    hidden=hidden,
-                    dropout=dropout,
-                    norm_first=False,
-                    is_decoder=is_decoder,
-                    rngs=rngs,
-                )
-                for _ in range(depth)
-            )
-
+        options = {
+            "num_heads": num_heads,
+            "hidden": hidden,
+            "dropout": dropout,
+            "norm_first": False,
+            "rngs": rngs,
+        }
         self.width, self.pad_token = width, pad_token
         self.embedding = nnx.Embed(vocab_size, width, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
-        self.encoder, self.decoder = layers(is_decoder=False), layers(is_decoder=True)
+        self.encoder = layers(depth, width, **options)
+        self.decoder = layers(depth, width, is_decoder=True, **options)
         self.encoder_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.decoder_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
         self.readout = nnx.Linear(width, vocab_size, rngs=rngs)
