@@ -210,6 +210,22 @@ def check(optimizer: Optimizer, task: Task, num_steps: int) -> None:
         )
 
 
+def load(path: str) -> Any:
+    """What an import path without arguments leads to.
+
+    Raises:
+      ValueError: it leads nowhere.
+
+    Example:
+      >>> load("optax:adamw") is optax.adamw
+      True
+    """
+    if not _PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is not 'package.module:attribute'")
+    module_name, _, attributes = path.partition(":")
+    return _import(path, module_name, attributes.split("."))
+
+
 def _parse(spec: str) -> Optimizer:
     call = parse_call("optimizer", spec)
     module_name, _, attributes = call.target.partition(":")

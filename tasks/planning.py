@@ -158,7 +158,8 @@ def _task(entry: Entry, data_dir: str | pathlib.Path | None) -> Task:
             "suites and tasks, Task, Entry and Suite"
         )
     name, given = registry.parse(entry.task)
-    options = {} if data_dir is None else {"data_dir": data_dir}
+    reads = data_dir is not None and registry.takes(name, "data_dir")
+    options = {"data_dir": data_dir} if reads else {}
     return registry.get(name, **{**options, **entry.overrides, **given})
 
 

@@ -15,6 +15,7 @@ from tasks.specs import parse_call
 _BUILTIN = (
     "tasks.classification",
     "tasks.convolution",
+    "tasks.counterexamples",
     "tasks.forecasting",
     "tasks.gpt2",
     "tasks.minigpt",
@@ -112,6 +113,16 @@ def list_tasks() -> list[str]:
     for module in _BUILTIN:  # Registers its tasks; loads Flax, hence not earlier.
         importlib.import_module(module)
     return sorted(_BUILDERS)
+
+
+def takes(name: str, override: str) -> bool:
+    """Whether the task has such an argument.
+
+    Example:
+      >>> takes("digits-mlp", "width"), takes("digits-mlp", "wings")
+      (True, False)
+    """
+    return override in _defaults(name)
 
 
 def describe(name: str) -> str:

@@ -3,13 +3,24 @@
 from tasks.checks import check_known
 from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
+from tasks.suites.mada import MADA, MADA_GRID, MADA_GRID_MINI, MADA_MINI
 from tasks.suites.meta_adamw import META_ADAMW, META_ADAMW_MINI
 from tasks.suites.mulo_mini import MULO_MINI
 
 __all__ = ["Entry", "Suite", "get_suite", "list_suites"]
 
 _SUITES = {
-    suite.name: suite for suite in (DEFAULT, MULO_MINI, META_ADAMW, META_ADAMW_MINI)
+    suite.name: suite
+    for suite in (
+        DEFAULT,
+        MULO_MINI,
+        MADA,
+        MADA_MINI,
+        MADA_GRID,
+        MADA_GRID_MINI,
+        META_ADAMW,
+        META_ADAMW_MINI,
+    )
 }
 
 

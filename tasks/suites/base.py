@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks import registry
 from tasks.base import Task
@@ -13,6 +13,9 @@ from tasks.claims import Claim
 from tasks.early_stopping import EarlyStopping
 from tasks.measures import FINAL_VALID, MEASURES
 from tasks.optimizers import OptimizerLike
+
+if TYPE_CHECKING:
+    from tasks.results import Results
 
 DEFAULT_STEPS = 1000
 TRACKS = ("tuned", "untuned")
@@ -83,6 +86,8 @@ class Suite:
       measure: what scores and targets are about, one of `tasks.measures.MEASURES`.
       claims: what the run is to show, declared before it, such as `"mada < adamw in
         final validation loss on digits-mlp"`; see `tasks.claims`.
+      then: from what the suite found to entries that are run after it, on the same
+        tasks, such as optimizers that start where others ended.
 
     Raises:
       ValueError: the measure is unknown, or a claim cannot be read.
@@ -96,6 +101,7 @@ class Suite:
     baselines: tuple[str, ...] = ()
     measure: str = FINAL_VALID
     claims: tuple[str, ...] = ()
+    then: Callable[[Results], tuple[Entry, ...]] | None = None
 
     def __post_init__(self):
         check_known("measure", self.measure, MEASURES)
