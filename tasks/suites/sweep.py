@@ -6,15 +6,13 @@ learning rates, half a decade apart, and two seeds that the suite does not use.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 
 import tyro
 
-from tasks.evaluation import evaluate
-from tasks.suites import Suite, get_suite
+from tasks.search import Space
+from tasks.tuning import tune
 
-SEEDS = (100, 101)
 _ADAM_LIKE = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 RATES = {
     "optax:sgd(learning_rate={}, momentum=0.9)": (0.01, 0.03, 0.1, 0.3, 1.0),
@@ -45,30 +43,16 @@ def sweep(
       data_dir: where tasks look for data that is not embedded.
       out: directory of the records; an interrupted sweep goes on where it stopped.
     """
-    grids = {spec: RATES.get(spec, _ADAM_LIKE) for spec in optimizers}
-    specs = [spec.format(rate) for spec, rates in grids.items() for rate in rates]
-    entries = get_suite(suite).entries
-    tasks = [dataclasses.replace(e, optimizers=(), target=None) for e in entries]
-    of_all = Suite(suite, "learning rates", tuple(tasks))
-    results = evaluate(
-        of_all, specs, seeds=SEEDS, out_dir=out, resume=True, data_dir=data_dir
-    )
-    for task, summaries in results.summaries().items():
-        reached = {
-            s.records[0].config["optimizer"]["spec"]: (
-                s.stopping.loss if s.stopping else s.final
-            ).estimate
-            for s in summaries
-        }
+    spaces = [
+        Space(spec.replace("{}", "{rate}"), {"rate": RATES.get(spec, _ADAM_LIKE)})
+        for spec in optimizers
+    ]
+    for task, winners in tune(suite, spaces, out_dir=out, data_dir=data_dir).items():
         print(task)
-        for template, rates in grids.items():
-            losses = [reached[template.format(rate)] for rate in rates]
-            best = losses.index(min(losses))
-            edge = "  at the edge of the grid" if best in (0, len(rates) - 1) else ""
-            shown = ", ".join(
-                f"{r:g}: {x:.4g}" for r, x in zip(rates, losses, strict=True)
-            )
-            print(f"  {template.format(rates[best])}{edge}\n    {shown}")
+        for winner in winners:
+            edge = "  at the edge of the grid" if winner.at_edge else ""
+            shown = ", ".join(f"{x:.4g}" for x in winner.losses.values())
+            print(f"  {winner.spec}{edge}\n    {shown}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 import tasks
-from tasks import registry
+from tasks import registry, tuning
 from tasks.optimizers import resolve, resolve_all
 from tasks.planning import plan
 from tasks.suites import Entry, Suite, get_suite, list_suites, mulo_mini, sweep
@@ -100,8 +100,8 @@ def test_a_sweep_is_over_the_tasks_of_the_suite_with_their_overrides(monkeypatch
         asked.extend(suite.entries)
         raise Stop
 
-    monkeypatch.setattr(sweep, "evaluate", evaluate)
-    monkeypatch.setattr(sweep, "get_suite", lambda name: SUITE)
+    monkeypatch.setattr(tuning, "evaluate", evaluate)
+    monkeypatch.setattr(tuning, "get_suite", lambda name: SUITE)
     with pytest.raises(Stop):
         sweep.sweep("toys")
     assert [e.task_name for e in asked] == [e.task_name for e in SUITE.entries]
