@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from tasks.base import Batch, Task
 from tasks.checks import check_counts, check_dtype, check_fractions
 from tasks.classification import clipped
 from tasks.data import hold_out, load_images, resize, revalidate
-from tasks.models import ResNet
+from tasks.models import CNN, ResNet, ResNet9
 from tasks.registry import register
 from tasks.supervised import supervised
 
@@ -48,6 +50,70 @@ def shift_and_mirror(batch: Batch, key: jax.Array) -> Batch:
     return {**batch, "image": jax.vmap(crop)(padded, shifts)}
 
 
+def convolutional_classifier(
+    dataset_name: str,
+    make: Callable[..., Any],
+    *,
+    model: Mapping[str, Any],
+    augment: bool,
+    size: int | None,
+    validate_on: str,
+    meta_fraction: float,
+    batch_size: int,
+    dtype: str,
+    data_dir: str | None,
+) -> Task:
+    """Makes a task of classifying images with a network that is told their shape.
+
+    Args:
+      dataset_name: an image set that `load_images` knows.
+      make: `(image_shape, num_classes, dtype=..., rngs=...) -> module`, which is called
+        as `supervised` says. The running statistics of its batch normalization are the
+        task's `model_state`.
+      model: what identifies the model.
+      augment: whether training batches are shifted and mirrored.
+      size: height and width to shrink the images to, see `resize`.
+      validate_on: `"held_out"`, a part of the official training set, or `"test"`: train
+        on the whole training set and validate on the test set.
+      meta_fraction: share of the training images that becomes the split `"meta"`.
+      batch_size: images in a training batch, drawn with replacement.
+      dtype: in which activations are computed; parameters are float32.
+      data_dir: the folder of data sets.
+    """
+    check_counts(batch_size=batch_size, **({"size": size} if size is not None else {}))
+    check_fractions(meta_fraction=meta_fraction)
+    compute_dtype = check_dtype(dtype)
+    dataset = load_images(dataset_name, data_dir)
+    dataset = hold_out(revalidate(dataset, validate_on), meta_fraction)
+    dataset = dataset if size is None else resize(dataset, size)
+    pixels = dataset.splits["train"]["image"]
+    mean = np.float32(pixels.mean((0, 1, 2), dtype=np.float64, keepdims=True))
+    std = np.float32(pixels.std((0, 1, 2), dtype=np.float64, keepdims=True))
+
+    def inputs(batch: Batch) -> jax.Array:
+        return (batch["image"].astype(jnp.float32) - mean) / np.maximum(std, 1e-3)
+
+    return supervised(
+        dataset.name,
+        dataset.splits,
+        lambda rngs: make(
+            pixels.shape[1:], dataset.num_classes, dtype=compute_dtype, rngs=rngs
+        ),
+        inputs=inputs,
+        augment=shift_and_mirror if augment else None,
+        batch_size=batch_size,
+        normalize=partial(clipped, num_classes=dataset.num_classes),
+        metadata={
+            **dataset.metadata,
+            **model,
+            "augment": augment,
+            **({"size": size} if size is not None else {}),
+            "validate_on": validate_on,
+            "dtype": dtype,
+        },
+    )
+
+
 def resnet_classifier(
     dataset_name: str,
     /,
@@ -66,19 +132,17 @@ def resnet_classifier(
     """Makes a task of classifying images with a residual network.
 
     The defaults are the ResNet-18 of the paper of MetaAdamW, except that validation is
-    on images held out from the training set, unless `validate_on="test"`. The running
-    statistics of batch normalization are the task's `model_state`.
+    on images held out from the training set, unless `validate_on="test"`.
 
     Args:
       dataset_name: an image set that `load_images` knows.
       widths: channels of each stage.
       depths: residual blocks of each stage.
       dropout: probability of dropping a logit, in training.
-      augment: whether training batches are shifted and mirrored.
-      size: height and width to shrink the images to, see `resize`.
-      validate_on: `"held_out"`, a part of the official training set, or `"test"`: train
-        on the whole training set and validate on the test set.
-      meta_fraction: share of the training images that becomes the split `"meta"`.
+      augment: see `convolutional_classifier`.
+      size: see `convolutional_classifier`.
+      validate_on: see `convolutional_classifier`.
+      meta_fraction: see `convolutional_classifier`.
       batch_size: images in a training batch, drawn with replacement.
       dtype: in which activations are computed; parameters are float32.
       data_dir: the folder of data sets.
@@ -91,58 +155,133 @@ def resnet_classifier(
     """
     for width, depth in zip(widths, depths, strict=False):
         check_counts(width=width, depth=depth)
-    check_counts(batch_size=batch_size, **({"size": size} if size is not None else {}))
-    check_fractions(dropout=dropout, meta_fraction=meta_fraction)
-    compute_dtype = check_dtype(dtype)
-    dataset = load_images(dataset_name, data_dir)
-    dataset = hold_out(revalidate(dataset, validate_on), meta_fraction)
-    dataset = dataset if size is None else resize(dataset, size)
-    pixels = dataset.splits["train"]["image"]
-    mean = np.float32(pixels.mean((0, 1, 2), dtype=np.float64, keepdims=True))
-    std = np.float32(pixels.std((0, 1, 2), dtype=np.float64, keepdims=True))
-
-    def inputs(batch: Batch) -> jax.Array:
-        return (batch["image"].astype(jnp.float32) - mean) / np.maximum(std, 1e-3)
-
-    return supervised(
-        dataset.name,
-        dataset.splits,
-        lambda rngs: ResNet(
-            pixels.shape[-1],
-            dataset.num_classes,
-            widths=widths,
-            depths=depths,
-            dropout=dropout,
-            dtype=compute_dtype,
-            rngs=rngs,
+    check_fractions(dropout=dropout)
+    shape = {"widths": widths, "depths": depths, "dropout": dropout}
+    return convolutional_classifier(
+        dataset_name,
+        lambda image_shape, *args, **options: ResNet(
+            image_shape[-1], *args, **shape, **options
         ),
-        inputs=inputs,
-        augment=shift_and_mirror if augment else None,
+        model={"model": "ResNet", **_plain(shape)},
+        augment=augment,
+        size=size,
+        validate_on=validate_on,
+        meta_fraction=meta_fraction,
         batch_size=batch_size,
-        normalize=partial(clipped, num_classes=dataset.num_classes),
-        metadata={
-            **dataset.metadata,
-            "model": "ResNet",
-            "widths": list(widths),
-            "depths": list(depths),
-            "dropout": dropout,
-            "augment": augment,
-            **({"size": size} if size is not None else {}),
-            "validate_on": validate_on,
-            "dtype": dtype,
-        },
+        dtype=dtype,
+        data_dir=data_dir,
     )
 
 
+def resnet9_classifier(
+    dataset_name: str,
+    /,
+    *,
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512),
+    augment: bool = True,
+    size: int | None = None,
+    validate_on: str = "held_out",
+    meta_fraction: float = 0.0,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    data_dir: str | None = None,
+) -> Task:
+    """Makes a task of classifying images with ResNet-9.
+
+    Args:
+      dataset_name: an image set that `load_images` knows.
+      widths: channels of the four convolutions, see `ResNet9`.
+      augment: see `convolutional_classifier`.
+      size: see `convolutional_classifier`; at least 8.
+      validate_on: see `convolutional_classifier`.
+      meta_fraction: see `convolutional_classifier`.
+      batch_size: images in a training batch, drawn with replacement.
+      dtype: in which activations are computed; parameters are float32.
+      data_dir: the folder of data sets.
+    """
+    for width in widths:
+        check_counts(width=width)
+    shape = {"widths": widths}
+    return convolutional_classifier(
+        dataset_name,
+        partial(ResNet9, **shape),
+        model={"model": "ResNet-9", **_plain(shape)},
+        augment=augment,
+        size=size,
+        validate_on=validate_on,
+        meta_fraction=meta_fraction,
+        batch_size=batch_size,
+        dtype=dtype,
+        data_dir=data_dir,
+    )
+
+
+def cnn_classifier(
+    dataset_name: str,
+    /,
+    *,
+    channels: tuple[int, ...] = (6, 16),
+    hidden: tuple[int, ...] = (120, 84),
+    augment: bool = True,
+    size: int | None = None,
+    validate_on: str = "held_out",
+    meta_fraction: float = 0.0,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    data_dir: str | None = None,
+) -> Task:
+    """Makes a task of classifying images with a convolutional network of five layers.
+
+    The paper of MADA does not say what its "5-layer CNN" is. This one is LeNet-5, which
+    reaches the accuracies that it states for CIFAR-10, near 66 %.
+
+    Args:
+      dataset_name: an image set that `load_images` knows.
+      channels: of each convolution, see `CNN`.
+      hidden: units of each dense layer before the readout.
+      augment: see `convolutional_classifier`.
+      size: see `convolutional_classifier`.
+      validate_on: see `convolutional_classifier`.
+      meta_fraction: see `convolutional_classifier`.
+      batch_size: images in a training batch, drawn with replacement.
+      dtype: in which activations are computed; parameters are float32.
+      data_dir: the folder of data sets.
+    """
+    for width in (*channels, *hidden):
+        check_counts(width=width)
+    shape = {"channels": channels, "hidden": hidden}
+    return convolutional_classifier(
+        dataset_name,
+        partial(CNN, **shape),
+        model={"model": "CNN", **_plain(shape)},
+        augment=augment,
+        size=size,
+        validate_on=validate_on,
+        meta_fraction=meta_fraction,
+        batch_size=batch_size,
+        dtype=dtype,
+        data_dir=data_dir,
+    )
+
+
+def _plain(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in shape.items()}
+
+
+_SMALL = {"size": 16, "batch_size": 32}
+register("cifar10-cnn", partial(cnn_classifier, "cifar10"))
+register(
+    "cifar10-cnn-small",
+    partial(cnn_classifier, "cifar10", channels=(6, 12), hidden=(32, 16), **_SMALL),
+)
 register("cifar10-resnet18", partial(resnet_classifier, "cifar10"))
 register(
     "cifar10-resnet-small",
-    partial(
-        resnet_classifier,
-        "cifar10",
-        widths=(16, 32),
-        depths=(1, 1),
-        size=16,
-        batch_size=32,
-    ),
+    partial(resnet_classifier, "cifar10", widths=(16, 32), depths=(1, 1), **_SMALL),
+)
+register("cifar10-resnet9", partial(resnet9_classifier, "cifar10"))
+register(
+    "cifar10-resnet9-small",
+    partial(resnet9_classifier, "cifar10", widths=(8, 16, 16, 32), **_SMALL),
 )

@@ -23,15 +23,18 @@ def start(task):
     return jax.jit(task.init)(jax.random.key(0))
 
 
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 2), (5, 3)])
-def test_patches_give_the_convolution_and_its_gradients(size, stride):
+@pytest.mark.parametrize(
+    ("size", "stride", "pad"),
+    [(3, 1, True), (3, 2, True), (1, 2, True), (5, 3, True), (5, 1, False)],
+)
+def test_patches_give_the_convolution_and_its_gradients(size, stride, pad):
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (2, 6, 9, 3))
     kernel = jax.random.normal(keys[1], (size, size, 3, 4))
 
     def run(convolve):
         def loss(x, kernel):
-            y = convolve(x, kernel, stride)
+            y = convolve(x, kernel, stride, pad)
             return jnp.sum(jnp.sin(y)), y
 
         return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
