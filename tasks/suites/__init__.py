@@ -5,6 +5,7 @@ from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
 from tasks.suites.mada import MADA, MADA_GRID, MADA_GRID_MINI, MADA_MINI
 from tasks.suites.meta_adamw import META_ADAMW, META_ADAMW_MINI
+from tasks.suites.mulo import MULO
 from tasks.suites.mulo_mini import MULO_MINI
 
 __all__ = ["Entry", "Suite", "get_suite", "list_suites"]
@@ -13,6 +14,7 @@ _SUITES = {
     suite.name: suite
     for suite in (
         DEFAULT,
+        MULO,
         MULO_MINI,
         MADA,
         MADA_MINI,

@@ -37,6 +37,7 @@ class Entry:
       track: how the settings of the optimizers were chosen: `"tuned"` on this task, or
         `"untuned"`, one setting for all tasks; `None` where it is not said.
       tuning: by display name of an optimizer, how it was tuned, see `tasks.tuning`.
+      tags: what sets the entry apart from others of the suite.
     """
 
     task: str | Task
@@ -48,6 +49,7 @@ class Entry:
     early_stopping: EarlyStopping | None = None
     track: Literal["tuned", "untuned"] | None = None
     tuning: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.track is not None:

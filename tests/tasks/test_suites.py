@@ -111,7 +111,7 @@ def test_a_sweep_is_over_the_tasks_of_the_suite_with_their_overrides(monkeypatch
 @pytest.mark.parametrize("name", list_suites())
 def test_entries_are_distinct_and_name_what_exists(name):
     entries = get_suite(name).entries
-    names = [entry.task_name for entry in entries]
+    names = [(entry.task_name, entry.steps, entry.track) for entry in entries]
     assert len(set(names)) == len(names)
     for entry in entries:
         assert entry.task in registry.list_tasks()
