@@ -128,10 +128,10 @@ def _open(path: pathlib.Path, split: str, meta: Mapping[str, Any]) -> np.ndarray
         raise ValueError(f"{path} is empty")
     expected = _known(meta, split, "tokens", size // dtype.itemsize) * dtype.itemsize
     if size % unit or size != expected:
+        problem = f"{expected}" if size != expected else f"a multiple of {unit}"
         raise ValueError(
-            f"{path} has {size} bytes, expected "
-            f"{expected if size != expected else f'a multiple of {unit}'}: it is cut "
-            f"off, or not of {dtype}"
+            f"{path} has {size} bytes, expected {problem}: it is cut off, or {META} is "
+            "of another file"
         )
     tokens = np.memmap(path, dtype, mode="r")
     return tokens.reshape(-1, row_length) if row_length else tokens

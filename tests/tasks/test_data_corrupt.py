@@ -3,6 +3,8 @@
 import gzip
 import json
 import pickle
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,6 +114,13 @@ def another_program(path):
     path.write_bytes(pickle.dumps({b"data": print, b"labels": []}))
 
 
+def wrong_checksum(path):
+    rows_of(data=np.zeros((4, 3072), np.uint8))(path)
+    with zipfile.ZipFile(path) as archive:
+        right = struct.pack("<I", archive.getinfo("data.npy").CRC)
+    path.write_bytes(path.read_bytes().replace(right, bytes(4)))
+
+
 def rows_of(**changes):
     def damage(path):
         np.savez_compressed(path, **{**np.load(path), **changes})
@@ -144,6 +153,7 @@ def token_too_large(path):
         (mnist, "test.npz", rows_of(y=np.arange(9)), "one for each image"),
         (imagenet32, "train_data_batch_9.npz", truncated, "BadZipFile"),
         (imagenet32, "train_data_batch_9.npz", flipped, "batch of down-sampled"),
+        (imagenet32, "train_data_batch_9.npz", wrong_checksum, "Bad CRC-32"),
         (imagenet32, "val_data.npz", empty, "not a valid batch"),
         (
             imagenet32,
@@ -171,6 +181,7 @@ def token_too_large(path):
         (lm1b, "train.txt", lambda path: path.write_bytes(b"ab\xc3"), "UTF-8 text"),
         (lm1b, "valid.txt", blank, "is empty"),
         (mine, "train.bin", one_byte_less, "161 bytes, expected 162"),
+        (mine, "meta.json", changed_meta(row_length=7), "expected a multiple of 14"),
         (mine, "val.bin", empty, "is empty"),
         (mine, "val.bin", token_too_large, "token 10, and vocab_size is 10"),
         (mine, "meta.json", truncated, "not a valid description of token files"),
@@ -185,8 +196,9 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, write, file, damage, reason
     folder.mkdir()
     write(folder)
     damage(folder / file)
-    with pytest.raises(ValueError, match=rf"(?s){file}.*{reason}"):
+    with pytest.raises(ValueError, match=rf"(?s){reason}") as error:
         SETS[write](tmp_path)
+    assert file in str(error.value)
 
 
 @pytest.mark.parametrize("write", SETS)

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tasks.data import imagenet, load_imagenet
+from tasks.data import imagenet, load_imagenet, load_images
 
 RNG = np.random.default_rng(0)
 ROWS, NUM_VALID = 3, 7
@@ -132,3 +132,14 @@ def test_an_image_array_that_was_cut_off(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"train_image\.npy is not a valid array"):
         load_imagenet(tmp_path)
+
+
+def test_tiny_imagenet_has_its_own_validation_images(tmp_path):
+    (tmp_path / "tiny_imagenet32").mkdir()
+    for name, rows in (("train", 200), ("val", 100)):
+        x = RNG.integers(0, 256, (rows, 32, 32, 3)).astype(np.uint8)
+        y = np.arange(rows) % 100
+        np.savez(tmp_path / "tiny_imagenet32" / f"{name}.npz", x=x, y=y)
+    data = load_images("tiny_imagenet32", tmp_path)
+    assert (data.num_classes, set(data.splits)) == (100, {"train", "valid"})
+    assert data.splits["valid"]["label"].tolist() == list(range(100))

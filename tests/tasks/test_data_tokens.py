@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pathlib
 import random
 import re
 import sys
@@ -113,6 +114,14 @@ def test_large_files_are_identified_by_blocks_spread_over_them(tmp_path, monkeyp
     assert len(hashes) == 4  # Block 10 / 4 is not one of the first, middle and last.
 
 
+def test_the_length_of_a_large_file_identifies_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_files, "_BLOCK", 8)
+    monkeypatch.setattr(token_files, "_READ_WHOLE", 3)
+    write_bin(tmp_path / "a", [7] * 100, [7] * 200)
+    hashes = load_token_files("a", tmp_path).sha256
+    assert hashes["train"] != hashes["valid"]
+
+
 def test_text_becomes_the_same_tokens_as_at_once(tmp_path, tiktoken, model):
     (tmp_path / "a.txt").write_bytes(TEXT.encode())
     cut = int(len(TEXT) * 0.9)
@@ -218,6 +227,23 @@ def test_a_failure_writes_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare(str(tmp_path / "a.txt"), tmp_path / "out", "byte")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_files_of_different_texts_are_never_found_together(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("abc" * 9)
+    prepare(str(tmp_path / "a.txt"), tmp_path, "byte")
+    replace = pathlib.Path.replace
+
+    def killed(path, target):
+        if path.name == "val.bin":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(str(tmp_path / "a.txt"), tmp_path, "character", overwrite=True)
+    with pytest.raises(FileNotFoundError, match=r"lacks val\.bin"):
+        load_token_files(tmp_path.name, tmp_path)
 
 
 @pytest.mark.parametrize(
