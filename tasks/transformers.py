@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.base import Task
 from tasks.checks import check_counts, check_dtype, check_fractions, check_numbers
-from tasks.data import Dataset, load_lm1b, load_text
+from tasks.data import Dataset, check_vocabulary, load_lm1b, load_text
 from tasks.functional import Build, parameter_shapes
 from tasks.language import language_model
 from tasks.models import TransformerLM
@@ -82,7 +82,8 @@ def decoder(
     compute_dtype = check_dtype(dtype)
     given = {"vocab_size": vocab_size, "max_valid_windows": max_valid_windows}
     vocab_size = dataset.num_classes if vocab_size is None else vocab_size
-    check_counts(minimum=dataset.num_classes, vocab_size=vocab_size)
+    check_counts(vocab_size=vocab_size)
+    check_vocabulary(dataset, vocab_size)
     pad_token = options.get("pad_token")
     if pad_token is not None:
         check_counts(minimum=0, pad_token=pad_token)

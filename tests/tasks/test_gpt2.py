@@ -216,7 +216,7 @@ def test_in_mup_the_readout_is_scaled_and_hidden_matrices_have_their_fan_in():
         ({"microbatches": 3}, "microbatches=3 does not divide batch_size=16"),
         ({"microbatches": 0}, "microbatches must be an integer >= 1"),
         ({"num_heads": 3}, "width=64 must be a multiple of num_heads=3"),
-        ({"vocab_size": 10}, "vocab_size must be an integer >= 11, got 10"),
+        ({"vocab_size": 10}, "has 11 tokens, more than the vocab_size=10"),
         ({"context": 300}, "context must be less than the 300 tokens of own"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
