@@ -171,14 +171,12 @@ def of_tasks(summaries: Summaries) -> Iterator[str]:
 def of_costs(summaries: Summaries) -> Iterator[str]:
     """What the optimizers cost, over the tasks."""
     yield "<h2>Cost</h2>"
+    columns = tables.measured_costs(s for found in summaries.values() for s in found)
     rows = [
-        (
-            name,
-            [_range(s.cost(c) for s in found.values()) for c in tables.COSTS.values()],
-        )
+        (name, [_range(s.cost(c) for s in found.values()) for c in columns.values()])
         for name, found in _by_optimizer(summaries).items()
     ]
-    yield table(["optimizer", *tables.COSTS], rows)
+    yield table(["optimizer", *columns], rows)
     yield f'<p class="note">{_COSTS_READING}</p>'
 
 

@@ -86,7 +86,7 @@ class Family:
     def plot(self) -> Figure:
         """Final training loss along the axis, a line and intervals per optimizer."""
         with style():
-            figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+            figure = Figure(figsize=(11, 4.8), layout="constrained")
             axes = figure.subplots()
             for i, (optimizer, by_value) in enumerate(self.losses.items()):
                 _draw(axes, i, optimizer, by_value)

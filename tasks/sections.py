@@ -169,7 +169,7 @@ def _stopping(of_task: Sequence[Summary]) -> list[str]:
 
 
 def _costs_table(of_task: Sequence[Summary]) -> str:
-    columns = {**tables.COSTS, "run s, all seeds": "run_seconds"}
+    columns = {**tables.measured_costs(of_task), "run s, all seeds": "run_seconds"}
     rows = [
         (s.optimizer, [tables.cost(s.cost(name), 3) for name in columns.values()])
         for s in of_task

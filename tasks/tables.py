@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tasks.claims import Outcome
 from tasks.comparison import Comparison, Standing
@@ -37,6 +37,16 @@ COSTS = {
     "temporary B/param": "temporary_bytes_per_parameter",
     "compile s": "compile_seconds",
 }
+
+
+def measured_costs(summaries: Iterable[Summary]) -> dict[str, str]:
+    """The columns of `COSTS` that any of the summaries has a number for."""
+    summaries = list(summaries)
+    return {
+        shown: name
+        for shown, name in COSTS.items()
+        if any(not math.isnan(s.cost(name)) for s in summaries)
+    }
 
 
 def cost(value: float, digits: int = 2) -> str:
@@ -152,8 +162,8 @@ def overall_row(standing: Standing) -> list[str]:
     return [
         standing.optimizer,
         str(standing.num_tasks),
-        with_interval(standing.score, 3),
-        with_interval(standing.gap, 3),
+        with_interval(standing.score),
+        with_interval(standing.gap, 2),
         "–" if standing.improvement is None else with_interval(standing.improvement, 2),
         number(standing.steps, 2),
         f"{standing.num_diverged}/{standing.num_runs}",
