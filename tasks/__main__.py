@@ -36,8 +36,14 @@ def evaluate(
     resume: bool = False,
     overwrite: bool = False,
     data_dir: pathlib.Path | None = None,
+    seeds_in_parallel: int | None = None,
+    devices: int = 1,
+    shard_params: bool = False,
 ) -> None:
     """Run a suite, print its table, write its records, plots and page.
+
+    Several processes share the work: start each of them with the same arguments and
+    --resume.
 
     Args:
         suite: A suite of `python -m tasks list`.
@@ -54,6 +60,10 @@ def evaluate(
         resume: Keep the records in the directory and run what is missing.
         overwrite: Delete the records in the directory first.
         data_dir: Where tasks look for data that is not embedded.
+        seeds_in_parallel: Seeds trained side by side; by default all, one for large
+            models.
+        devices: Devices over which a batch is spread; seeds then come one by one.
+        shard_params: Spread parameters and the optimizer's state over them too.
     """
     out = out or pathlib.Path("runs") / suite
     try:
@@ -69,6 +79,9 @@ def evaluate(
                 resume=resume,
                 overwrite=overwrite,
                 data_dir=data_dir,
+                seeds_in_parallel=seeds_in_parallel,
+                devices=devices,
+                shard_params=shard_params,
             )
         )
         if evaluation.num_repeated:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tqdm
 
 from tasks import records as records_lib
+from tasks import sharing
 from tasks.checks import check_counts
 from tasks.costs import UpdateTimer, state_bytes_per_parameter
 from tasks.optimizers import OptimizerLike
+from tasks.placement import Placement
 from tasks.planning import Cell, Request, plan
 from tasks.records import Record
 from tasks.results import Results
+from tasks.suites import Suite, get_suite, list_suites
 from tasks.training import Chunk, Program
+
+# Parameters of the seeds that are trained side by side, at most.
+LARGE = 20_000_000
 
 
 def evaluate(
@@ -36,12 +44,20 @@ def evaluate(
     overwrite: bool = False,
     progress: bool = True,
     data_dir: str | pathlib.Path | None = None,
+    seeds_in_parallel: int | None = None,
+    devices: int = 1,
+    shard_params: bool = False,
 ) -> Results:
     """Measures optimizers on tasks.
 
     Seeds are paired: the initial parameters, the batches and the noise depend on the
     seed and the step alone, never on the optimizer. The seeds of one optimizer on one
-    task are trained side by side by one compiled program.
+    task are trained side by side by one compiled program, those of large models one
+    after another.
+
+    Several processes may share the work: start each with the same arguments, `out_dir`
+    and `resume=True`. What one of them has begun when it is killed, another begins
+    anew; all of them return when everything is done.
 
     Args:
       suite_or_tasks: a suite or its name, or one or several tasks or their names.
@@ -60,6 +76,11 @@ def evaluate(
       overwrite: delete the records in `out_dir` first.
       progress: show a progress bar on stderr.
       data_dir: where tasks look for data that is not embedded.
+      seeds_in_parallel: how many seeds are trained side by side; by default all of
+        them, and one where they have more than 20 million parameters together, where
+        batches are streamed from the host, and on several devices.
+      devices: over how many of this process's devices a batch is spread.
+      shard_params: whether parameters and state are spread over them too.
 
     Returns:
       The results: everything in `out_dir`, or what was just run without one.
@@ -86,7 +107,17 @@ def evaluate(
         resume=resume,
         overwrite=overwrite,
         data_dir=data_dir,
+        seeds_in_parallel=seeds_in_parallel,
+        devices=devices,
+        shard_params=shard_params,
     ).run(progress)
+
+
+class Share(NamedTuple):
+    """What a process does at a time: seeds of a cell, side by side."""
+
+    cell: int
+    seeds: tuple[int, ...]
 
 
 class Evaluation:
@@ -109,6 +140,9 @@ class Evaluation:
         out_dir: str | pathlib.Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        seeds_in_parallel: int | None = None,
+        devices: int = 1,
+        shard_params: bool = False,
         **options: Any,
     ):
         """Takes the arguments of `evaluate`."""
@@ -118,80 +152,174 @@ class Evaluation:
             raise ValueError("resume and overwrite need out_dir, which is None")
         if resume and overwrite:
             raise ValueError("resume=True keeps records, overwrite=True deletes them")
+        if seeds_in_parallel is not None:
+            check_counts(seeds_in_parallel=seeds_in_parallel)
+        self._parallel = seeds_in_parallel
+        self._placement = Placement(devices, shard_params=shard_params)
+        self._follow_up = _follow_up(suite_or_tasks, optimizers)
+        self._again = {
+            **{"seeds": self.seeds, "out_dir": out_dir, "resume": bool(out_dir)},
+            **{"seeds_in_parallel": seeds_in_parallel, "devices": devices},
+            **{"shard_params": shard_params, **options},
+        }
         self.cells = plan(suite_or_tasks, optimizers, seeds=self.seeds, **options)
-        self._overwrite = overwrite
+        if self._placement.is_spread:
+            for cell in self.cells:
+                _check_batch(cell, self._placement)
+        self._overwrite, self._resume = overwrite, resume
         held = records_lib.read(self.directory) if self.directory else []
         self.num_repeated = 0 if resume or overwrite else len(held)
         if not overwrite:
-            _refuse_mixing(held, self.cells, self.seeds, resume, self.directory)
+            known = self._follow_up is not None
+            _refuse_mixing(
+                held, self.cells, self.seeds, resume or known, self.directory
+            )
         self.finished = [
             [r for r in held if resume and _belongs(r, c)] for c in self.cells
         ]
 
     def run(self, progress: bool = True) -> Results:
-        """Runs what is missing; an interruption keeps every cell that was finished."""
+        """Runs what is missing; an interruption keeps what was finished."""
         if self.directory and self._overwrite:
             shutil.rmtree(self.directory / "records", ignore_errors=True)
         environment = records_lib.environment()
         _warn_of_other_versions(self.finished, environment)
-        missing = [self._missing(done) for done in self.finished]
-        total = sum(c.steps for c, m in zip(self.cells, missing, strict=True) if m)
         records: list[Record] = []
-        timer = None
-        with tqdm.tqdm(
-            total=total, unit="step", disable=not progress, mininterval=0.5
-        ) as bar:
-            for cell, done, seeds in zip(
-                self.cells, self.finished, missing, strict=True
-            ):
-                if seeds:
-                    bar.set_description(f"{cell.task.name} | {cell.optimizer.name}")
-                    if timer is None or timer.task is not cell.task:
-                        timer = UpdateTimer(cell.task)
-                    done = done + run_cell(cell, seeds, timer, environment, bar)
-                    if self.directory:
-                        records_lib.write(self.directory, done)
-                records += done
-        return Results.load(self.directory) if self.directory else Results(records)
+        with tqdm.tqdm(unit="step", disable=not progress, mininterval=0.5) as bar:
+            bench = Bench(environment, self._placement, bar)
+            shares = self._shares()
+            bar.total = sum(self.cells[share.cell].steps for share in shares)
+            for share in self._claims(shares, bar):
+                found = run_cell(self.cells[share.cell], share.seeds, bench)
+                if self.directory:
+                    records_lib.add(self.directory, found)
+                else:
+                    records += found
+        results = Results.load(self.directory) if self.directory else Results(records)
+        if self._follow_up is None:
+            return results
+        own = [r for r in results.records if any(_belongs(r, c) for c in self.cells)]
+        later = Evaluation(self._follow_up(Results(own)), **self._again)
+        later._come_after(self.cells)
+        found = later.run(progress)
+        return found if self.directory else Results([*records, *found.records])
 
-    def _missing(self, done: Sequence[Record]) -> tuple[int, ...]:
-        have = {record.seed for record in done}
-        return tuple(seed for seed in self.seeds if seed not in have)
+    def _come_after(self, others: Sequence[Cell]) -> None:
+        """Puts the own cells last on their tasks, in the order of the report."""
+        for i, cell in enumerate(self.cells):
+            same = [c.context for c in others if c.task_name == cell.task_name]
+            position = [same[0]["position"][0], len(same) + i]
+            context = {**cell.context, **same[0], "position": position}
+            self.cells[i] = dataclasses.replace(cell, context=context)
+
+    def _shares(self) -> list[Share]:
+        shares = []
+        for i, (cell, done) in enumerate(zip(self.cells, self.finished, strict=True)):
+            have = {record.seed for record in done}
+            missing = [seed for seed in self.seeds if seed not in have]
+            size = self._parallel or self._fitting(cell, len(missing))
+            shares += [
+                Share(i, tuple(missing[j : j + size]))
+                for j in range(0, len(missing), size)
+            ]
+        return shares
+
+    def _fitting(self, cell: Cell, seeds: int) -> int:
+        large = cell.num_parameters * seeds > LARGE or self._placement.is_spread
+        return 1 if large or cell.is_streamed else max(1, seeds)
+
+    def _claims(self, shares: Sequence[Share], bar: tqdm.tqdm) -> Iterator[Share]:
+        if self.directory is None:
+            return iter(shares)
+
+        def name(share: Share) -> str:
+            cell = self.cells[share.cell]
+            stem = records_lib.path_of(
+                self.directory, cell.task_name, cell.optimizer.name
+            ).stem
+            return f"{stem}.{'-'.join(map(str, share.seeds))}"
+
+        def is_done(share: Share) -> bool:
+            if not self._resume:
+                return False
+            cell = self.cells[share.cell]
+            found = records_lib.read_one(
+                self.directory, cell.task_name, cell.optimizer.name
+            )
+            done = set(share.seeds) <= {record.seed for record in found}
+            if done:
+                bar.total -= cell.steps
+            return done
+
+        locks = self.directory / records_lib.LOCKS
+        return sharing.claims(shares, locks, name=name, is_done=is_done)
 
 
-def run_cell(
-    cell: Cell,
-    seeds: tuple[int, ...],
-    timer: UpdateTimer,
-    environment: dict[str, Any],
-    bar: tqdm.tqdm,
-) -> list[Record]:
+@dataclasses.dataclass
+class Bench:
+    """What shares are run with, and what the next one may use again.
+
+    Attributes:
+      environment: versions and hardware.
+      placement: where arrays live.
+      bar: the progress bar.
+      timer: of the last task.
+      cell: the last one.
+      program: of it.
+      costs: of it.
+    """
+
+    environment: dict[str, Any]
+    placement: Placement
+    bar: tqdm.tqdm
+    timer: UpdateTimer | None = None
+    cell: Cell | None = None
+    program: Program | None = None
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def prepare(self, cell: Cell, seeds: tuple[int, ...]) -> Program:
+        """The compiled program of a cell, at its start."""
+        if self.cell is cell and self.program and self.program.num_seeds == len(seeds):
+            self.program.restart(seeds)
+            return self.program
+        self.program = None  # Its arrays go before those of the next one come.
+        task = cell.make_task()
+        if self.timer is None or self.timer.task.name != task.name:
+            self.timer = UpdateTimer(task)
+        self.bar.set_postfix_str("compiling")
+        transformation = cell.optimizer.build(task, cell.steps)
+        program = Program(task, transformation, seeds, cell.eval_every, self.placement)
+        self.cell, self.program = cell, program
+        self.costs = {
+            "compile_seconds": program.compile_seconds,
+            "state_bytes_per_parameter": state_bytes_per_parameter(
+                task, transformation
+            ),
+            **self.timer.measure(transformation),
+        }
+        return program
+
+
+def run_cell(cell: Cell, seeds: tuple[int, ...], bench: Bench) -> list[Record]:
     """Trains one optimizer on one task with some seeds, side by side."""
-    transformation = cell.optimizer.build(cell.task, cell.steps)
-    bar.set_postfix_str("compiling")
-    program = Program(cell.task, transformation, seeds, cell.eval_every)
+    program = bench.prepare(cell, seeds)
     points = [*range(0, cell.steps, cell.eval_every), cell.steps]
+    bench.bar.set_description(f"{cell.task_name} | {cell.optimizer.name}")
     began = time.perf_counter()
     chunks = [program.advance(0, 0)]
     for start, stop in itertools.pairwise(points):
         chunks.append(program.advance(start, stop))
         loss = np.median(chunks[-1].valid["loss"])
-        bar.set_postfix_str(f"valid loss {loss:.4g}", refresh=False)
-        bar.update(stop - start)
-    costs = {
-        "compile_seconds": program.compile_seconds,
+        bench.bar.set_postfix_str(f"valid loss {loss:.4g}", refresh=False)
+        bench.bar.update(stop - start)
+    costs = bench.costs | {
         "run_seconds": time.perf_counter() - began,
         "seeds_in_parallel": len(seeds),
-        "state_bytes_per_parameter": state_bytes_per_parameter(
-            cell.task, transformation
-        ),
-        **timer.measure(transformation),
     }
-    versions = environment["versions"] | cell.optimizer.package_version()
+    versions = bench.environment["versions"] | cell.optimizer.package_version()
+    environment = bench.environment | {"versions": versions}
     return [
-        _record(
-            cell, seed, i, points, chunks, costs, environment | {"versions": versions}
-        )
+        _record(cell, seed, i, points, chunks, costs, environment)
         for i, seed in enumerate(seeds)
     ]
 
@@ -209,7 +337,7 @@ def _record(
     train_loss = np.concatenate([c.train_loss[i] for c in chunks[1:]])[: cell.steps]
     valid = _curves([c.valid for c in chunks], i)
     return Record(
-        task=cell.task.name,
+        task=cell.task_name,
         optimizer=cell.optimizer.name,
         seed=seed,
         config=cell.config,
@@ -231,6 +359,27 @@ def _curves(points: list[dict[str, Any]], seed_index: int) -> dict[str, np.ndarr
     }
 
 
+def _follow_up(request: Any, optimizers: Any) -> Callable[[Results], Suite] | None:
+    """From what a suite found to the suite of what comes after it, if anything does."""
+    if isinstance(request, str) and request in list_suites():
+        request = get_suite(request)
+    if optimizers or not isinstance(request, Suite) or request.then is None:
+        return None
+    suite, tasks = request, {entry.task_name for entry in request.entries}
+
+    def follow_up(results: Results) -> Suite:
+        entries = tuple(e for e in suite.then(results) if e.task_name in tasks)
+        return dataclasses.replace(suite, entries=entries, then=None)
+
+    return follow_up
+
+
+def _check_batch(cell: Cell, placement: Placement) -> None:
+    task = cell.make_task()
+    key = jax.random.key(0)
+    placement.check_batch(jax.eval_shape(task.sample, task.data["train"], key))
+
+
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, int):
         check_counts(seeds=seeds)
@@ -245,7 +394,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _belongs(record: Record, cell: Cell) -> bool:
-    return (record.task, record.optimizer) == (cell.task.name, cell.optimizer.name)
+    return (record.task, record.optimizer) == (cell.task_name, cell.optimizer.name)
 
 
 def _refuse_mixing(
@@ -259,7 +408,7 @@ def _refuse_mixing(
     ways_out = "choose another out_dir, or pass overwrite to delete them"
     where = f"{directory} holds records of"
     for record in held:
-        same_task = [c for c in cells if c.task.name == record.task]
+        same_task = [c for c in cells if c.task_name == record.task]
         same_cell = [c for c in same_task if _belongs(record, c)]
         if not resume and not (same_cell and record.seed in seeds):
             raise ValueError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,43 +18,61 @@ from tasks import optimizers as optimizers_lib
 from tasks import registry
 from tasks.base import Task
 from tasks.checks import check_counts, check_known
+from tasks.costs import num_parameters
 from tasks.measures import FINAL_VALID
 from tasks.optimizers import Optimizer, OptimizerLike
 from tasks.suites import Entry, Suite, get_suite, list_suites
 
 EVALUATIONS = 25
+# Bytes of data of tasks that wait for their turn.
+KEPT = 2 * 2**30
 Request = str | Task | Entry | Suite
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """An optimizer on a task: the seeds of a cell run side by side.
+    """An optimizer on a task.
 
     Attributes:
-      task: the task.
+      task_name: the task's name.
+      make_task: gives the task, built anew where it has been dropped since.
       optimizer: the optimizer.
       steps: number of training steps.
       eval_every: steps between two evaluations on the validation split.
+      config: what the curves depend on; its hash decides whether a record is reused.
       context: what the curves do not depend on, see `records.Record`.
+      num_parameters: of the model.
+      is_streamed: whether training batches come from the host.
     """
 
-    task: Task
+    task_name: str
+    make_task: Callable[[], Task]
     optimizer: Optimizer
     steps: int
     eval_every: int
+    config: Mapping[str, Any]
     context: Mapping[str, Any]
+    num_parameters: int
+    is_streamed: bool
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """What the curves depend on; its hash decides whether a record is reused."""
-        return {
-            "task": self.task.name,
-            "task_metadata": dict(self.task.metadata),
-            "batch": _batch_shapes(self.task),
-            "optimizer": self.optimizer.config(),
-            "steps": self.steps,
-            "eval_every": self.eval_every,
-        }
+
+class _Tasks:
+    """Tasks by the number of their entry, of which the last used ones are kept."""
+
+    def __init__(self, build: Callable[[int], Task]):
+        self._build = build
+        self._held: dict[int, Task] = {}
+
+    def get(self, number: int, name: str | None = None) -> Task:
+        task = self._held.pop(number, None) or self._build(number)
+        self._held[number] = task
+        while len(self._held) > 1 and sum(map(_bytes, self._held.values())) > KEPT:
+            del self._held[next(iter(self._held))]
+        return dataclasses.replace(task, name=name or task.name)
+
+
+def _bytes(task: Task) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(task.data) if hasattr(x, "nbytes"))
 
 
 def plan(
@@ -81,16 +100,18 @@ def plan(
     suite, entries = _entries(suite_or_tasks)
     everywhere = _as_list(optimizers)
     command = _command(suite, entries, everywhere, seeds, options)
-    cells = []
+    tasks = _Tasks(lambda i: _task(entries[i], data_dir))
+    cells: list[Cell] = []
     for i, entry in enumerate(entries):
         length = steps or entry.steps
-        task = _distinct(_task(entry, data_dir), length, entry.track, cells)
+        task = tasks.get(i)
+        name = _distinct(task.name, length, entry.track, cells)
         resolved = optimizers_lib.resolve_all(_optimizers(entry, everywhere, suite))
-        taken = {c.optimizer.name for c in cells if c.task.name == task.name}
+        taken = {c.optimizer.name for c in cells if c.task_name == name}
         for o in resolved:
             if o.name in taken:
                 raise ValueError(
-                    f"{o.name!r} is on both tracks of task {task.name!r}; give each a "
+                    f"{o.name!r} is on both tracks of task {name!r}; give each a "
                     "name of its own with a pair (name, optimizer)"
                 )
         context = {
@@ -105,25 +126,44 @@ def plan(
             **({} if everywhere else _tuning(entry, [o.name for o in resolved], seeds)),
         }
         every = eval_every or entry.eval_every or max(1, length // EVALUATIONS)
+        config = {
+            "task": name,
+            "task_metadata": dict(task.metadata),
+            "batch": _batch_shapes(task),
+        }
+        params, _ = jax.eval_shape(task.init, jax.random.key(0))
         for j, optimizer in enumerate(resolved):
             optimizers_lib.check(optimizer, task, length)
-            ordered = context | {"position": [i, j]}
-            cells.append(Cell(task, optimizer, length, every, ordered))
+            cells.append(
+                Cell(
+                    name,
+                    partial(tasks.get, i, name),
+                    optimizer,
+                    length,
+                    every,
+                    config
+                    | {"optimizer": optimizer.config()}
+                    | {"steps": length, "eval_every": every},
+                    context | {"position": [i, j]},
+                    num_parameters(params),
+                    task.stream is not None,
+                )
+            )
     return cells
 
 
-def _distinct(task: Task, steps: int, track: str | None, cells: list[Cell]) -> Task:
-    """The task, named by its length too where it was given with another one.
+def _distinct(name: str, steps: int, track: str | None, cells: list[Cell]) -> str:
+    """The task's name, with its length where it was given with another one.
 
     Two entries may share a task only where they are of different tracks.
     """
-    same = [c for c in cells if c.task.name == task.name]
+    same = [c for c in cells if c.task_name == name]
     if same and same[0].steps != steps:
-        task = dataclasses.replace(task, name=f"{task.name} [{steps} steps]")
-        same = [c for c in cells if c.task.name == task.name]
+        name = f"{name} [{steps} steps]"
+        same = [c for c in cells if c.task_name == name]
     if any(c.context.get("track") == track for c in same):
-        raise ValueError(f"two tasks have the name {task.name!r}; records need one")
-    return task
+        raise ValueError(f"two tasks have the name {name!r}; records need one")
+    return name
 
 
 def _as_list(optimizers) -> list[OptimizerLike]:

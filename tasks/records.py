@@ -15,13 +15,15 @@ import pathlib
 import platform
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
 FORMAT = 1
+LOCKS = ".locks"
 _PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "mada-optax")
 
 
@@ -111,6 +113,18 @@ def write(directory: pathlib.Path, records: Iterable[Record]) -> None:
     write_atomically(path, text)
 
 
+def add(directory: pathlib.Path, records: Sequence[Record]) -> None:
+    """Writes records of one task and optimizer beside those of its other seeds.
+
+    Several processes may do so at the same time.
+    """
+    path = path_of(directory, records[0].task, records[0].optimizer)
+    with filelock.FileLock(directory / LOCKS / f"{path.stem}.records.lock"):
+        seeds = {record.seed for record in records}
+        kept = [record for record in _read_file(path) if record.seed not in seeds]
+        write(directory, [*kept, *records])
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces a file by a whole new one, or leaves it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,17 +146,28 @@ def read(directory: pathlib.Path) -> list[Record]:
     A line that is no whole record (a copy that was cut short, say) is left out with a
     warning that names it.
     """
-    found = []
-    for path in sorted((directory / "records").glob("*.jsonl")):
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            try:
-                found.append(_from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError) as e:
-                warnings.warn(
-                    f"{path.name}, line {number}: not a whole record ({e}); left out",
-                    stacklevel=2,
-                )
+    paths = sorted((directory / "records").glob("*.jsonl"))
+    found = [record for path in paths for record in _read_file(path)]
     return sorted(found, key=_order)
+
+
+def read_one(directory: pathlib.Path, task: str, optimizer: str) -> list[Record]:
+    """All records of one task and optimizer."""
+    return _read_file(path_of(directory, task, optimizer))
+
+
+def _read_file(path: pathlib.Path) -> list[Record]:
+    found = []
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(_from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as e:
+            warnings.warn(
+                f"{path.name}, line {number}: not a whole record ({e}); left out",
+                stacklevel=3,
+            )
+    return found
 
 
 def _order(record: Record) -> tuple[Any, ...]:

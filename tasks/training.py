@@ -69,13 +69,14 @@ class Program:
         placement: Placement | None = None,
     ):
         placement = placement or Placement()
-        keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         used = [k for k in ("train", "valid", "meta") if k in task.data]
         self._splits = placement.replicate({k: task.data[k] for k in used})
+        self.num_seeds = len(seeds)
         self._batches = _Batches(task, seeds, chunk_size, placement)
         begin = jax.vmap(initial_carry(task, transformation))
-        carry = placement.of_carry(jax.eval_shape(begin, keys))
-        self._carry = jax.jit(begin, out_shardings=carry)(keys)
+        carry = placement.of_carry(jax.eval_shape(begin, _keys(seeds)))
+        self._begin = jax.jit(begin, out_shardings=carry)
+        self.restart(seeds)
         run = jax.vmap(
             _advance(task, transformation, self._batches.length, placement),
             in_axes=(0, None, 0, None, None, None),
@@ -87,6 +88,11 @@ class Program:
             .compile()
         )
         self.compile_seconds = time.perf_counter() - began
+
+    def restart(self, seeds: tuple[int, ...]) -> None:
+        """Goes back to the start, with as many seeds, which may be others."""
+        self._batches.seeds = seeds
+        self._carry = self._begin(_keys(seeds))
 
     def advance(self, start: int, stop: int) -> Chunk:
         """Runs steps `start` to `stop`, at most `chunk_size` of them, and evaluates."""
@@ -105,13 +111,17 @@ class Program:
         return chunk._replace(train_loss=np.concatenate(chunk.train_loss, axis=1))
 
 
+def _keys(seeds: Sequence[int]) -> jax.Array:
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
 class _Batches:
     """The streamed batches of a task by steps, or nothing for one that samples."""
 
     def __init__(
         self, task: Task, seeds: Sequence[int], chunk_size: int, placement: Placement
     ):
-        self._stream, self._seeds, self._put = task.stream, seeds, placement.put_batches
+        self._stream, self.seeds, self._put = task.stream, seeds, placement.put_batches
         self.length = chunk_size
         if self._stream is not None:
             step = sum(x.nbytes for x in jax.tree.leaves(self._stream(seeds[0], 0, 1)))
@@ -129,7 +139,7 @@ class _Batches:
         if self._stream is None:
             return None, *bounds
         # Steps after the last one fill up the shape that the program is compiled for.
-        each = [self._stream(seed, start, start + self.length) for seed in self._seeds]
+        each = [self._stream(seed, start, start + self.length) for seed in self.seeds]
         return self._put(jax.tree.map(lambda *x: np.stack(x), *each)), *bounds
 
 

@@ -168,7 +168,7 @@ def interrupt_after(monkeypatch, count):
     def limited(cell, *args):
         if len(started) == count:
             raise KeyboardInterrupt
-        started.append((cell.task.name, cell.optimizer.name))
+        started.append((cell.task_name, cell.optimizer.name))
         return original(cell, *args)
 
     monkeypatch.setattr(evaluation, "run_cell", limited)
