@@ -160,9 +160,10 @@ def _write(
             "sha256": {split: digest for split, (_, digest) in written.items()},
         }
         (made / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-        shutil.rmtree(arrays, ignore_errors=True)
-        made.chmod(0o755)  # A temporary folder is private.
-        made.rename(arrays)
+        if not _is_made_of(arrays, files):  # Another process may have been faster.
+            shutil.rmtree(arrays, ignore_errors=True)
+            made.chmod(0o755)  # A temporary folder is private.
+            made.rename(arrays)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

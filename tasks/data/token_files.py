@@ -32,6 +32,12 @@ _HOMEPAGES = {
     "shakespeare": _NANOGPT.format("shakespeare"),
     "shakespeare_char": _NANOGPT.format("shakespeare_char"),
 }
+_EVALUATED = {
+    "wikitext": "https://huggingface.co/datasets/Salesforce/wikitext (raw text of "
+    "WikiText-2), as GPT-2 tokens by `python -m tasks data prepare`",
+    "lambada": "https://zenodo.org/records/2630551, as GPT-2 tokens by `python -m "
+    "tasks data prepare`",
+}
 _BLOCK = 2**20
 _READ_WHOLE = 256
 
@@ -42,11 +48,14 @@ def source(name: str, splits: Sequence[str] = tuple(FILES)) -> Source:
         name,
         {"token files": tuple(FILES[split] for split in splits)},
         folders=(name,),
-        homepage=_HOMEPAGES.get(name, _PREPARE),
+        homepage={**_HOMEPAGES, **_EVALUATED}.get(name, _PREPARE),
     )
 
 
-SOURCES = {name: source(name) for name in _HOMEPAGES}
+SOURCES = {
+    **{name: source(name) for name in _HOMEPAGES},
+    **{name: source(name, ("valid",)) for name in _EVALUATED},
+}
 
 
 def load_token_files(
@@ -63,8 +72,8 @@ def load_token_files(
         `shakespeare_char`, or any other.
       data_dir: the folder of data sets, by default that of `MADA_DATA_DIR`.
       vocab_size: how many tokens there are, 50257 for GPT-2. By default that of
-        `meta.json`, or else one more than the largest that occurs, which takes a pass
-        over the files.
+        `meta.json`, from which it must not differ, or else one more than the largest
+        token that occurs, which takes a pass over the files.
       splits: `train` and `valid`, or one of them: sets to evaluate on have no `train`.
 
     Returns:
@@ -86,7 +95,12 @@ def load_token_files(
     folder = source(name, splits).find(data_dir).folder
     meta = read_meta(folder / META) if (folder / META).is_file() else {}
     tokens = {split: _open(folder / FILES[split], split, meta) for split in splits}
-    allowed = vocab_size or meta.get("vocab_size")
+    allowed = meta.get("vocab_size", vocab_size)
+    if vocab_size not in (None, allowed):
+        raise ValueError(
+            f"{folder / META} says that there are {allowed} tokens, and vocab_size is "
+            f"{vocab_size}: the files are of another tokenizer"
+        )
     scanned = {k: _scan(v, whole=allowed is None) for k, v in tokens.items()}
     num_classes = allowed or 1 + max(largest for largest, _ in scanned.values())
     for split, (largest, _) in scanned.items():

@@ -81,6 +81,21 @@ def test_other_archives_are_read_again(tmp_path):
     assert second.sha256["valid"] == first.sha256["valid"]
 
 
+def test_two_processes_at_once_write_the_same(tmp_path, monkeypatch):
+    write(tmp_path)
+    write_split, others = imagenet._write_split, []
+
+    def slower(*arguments):
+        if not others:
+            others.append(None)
+            others.append(load_imagenet(tmp_path))
+        return write_split(*arguments)
+
+    monkeypatch.setattr(imagenet, "_write_split", slower)
+    assert load_imagenet(tmp_path).metadata == others[1].metadata
+    assert [p.name for p in (tmp_path / "imagenet32").glob("*arrays*")] == ["arrays"]
+
+
 def test_validation_images_are_spread(tmp_path):
     batches = write(tmp_path)
     image, _ = images(batches["val_data.npz"], 32)

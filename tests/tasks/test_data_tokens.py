@@ -114,6 +114,14 @@ def test_large_files_are_identified_by_blocks_spread_over_them(tmp_path, monkeyp
     assert len(hashes) == 4  # Block 10 / 4 is not one of the first, middle and last.
 
 
+def test_files_of_another_tokenizer(tmp_path):
+    prepare("python_docs", tmp_path / "docs", "byte")
+    assert load_token_files("docs", tmp_path, vocab_size=256).num_classes == 256
+    message = r"meta\.json says that there are 256 tokens, and vocab_size is 50257"
+    with pytest.raises(ValueError, match=message):
+        load_token_files("docs", tmp_path, vocab_size=50257)
+
+
 def test_the_length_of_a_large_file_identifies_it_too(tmp_path, monkeypatch):
     monkeypatch.setattr(token_files, "_BLOCK", 8)
     monkeypatch.setattr(token_files, "_READ_WHOLE", 3)
