@@ -100,7 +100,7 @@ def measure(name: str, task: Task) -> Memory:
     lowered = jax.jit(step, donate_argnums=(0, 1, 2)).lower(
         params, state, model_state, batch, key
     )
-    found = lowered.compile().memory_analysis()
+    found: Any = lowered.compile().memory_analysis()
     kept = found.argument_size_in_bytes, found.temp_size_in_bytes
     new = found.output_size_in_bytes - found.alias_size_in_bytes
     return Memory(

@@ -41,15 +41,17 @@ class Attention(nnx.Module):
         num_heads: int,
         *,
         dropout: float = 0.0,
+        standard: nnx.Initializer = _LECUN,
         out_init: nnx.Initializer = _LECUN,
         **options,
     ):
         self.num_heads, self.dropout = num_heads, nnx.Dropout(dropout)
         self.scale = options["parametrization"].attention_scale(width // num_heads)
-        self.query = linear(width, width, **options)
-        self.key = linear(width, width, **options)
-        self.value = linear(width, width, **options)
-        self.out = linear(width, width, **{**options, "standard": out_init})
+        project = partial(linear, width, width, **options)
+        self.query = project(standard=standard)
+        self.key = project(standard=standard)
+        self.value = project(standard=standard)
+        self.out = project(standard=out_init)
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class ConvNorm(nnx.Module):
         *,
         dtype: jax.typing.DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
-        **shape: int,
+        **shape: Any,
     ):
         options = {"dtype": dtype, "rngs": rngs}
         self.conv = Conv(in_channels, out_channels, **shape, **options)

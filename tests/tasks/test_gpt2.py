@@ -163,6 +163,26 @@ def test_memory_is_saved_and_the_gradient_is_the_same(saving, other):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_devices_share_every_part_of_a_batch():
+    task = make_task(width=8, depth=1, context=8, microbatches=2)
+    params, model_state = task.init(jax.random.key(0))
+    batch = task.sample(task.data["train"], jax.random.key(1))
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def run(*of_batch):
+        placed = jax.device_put((params, batch), tuple(of_batch))
+        of_loss = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+        arguments = placed[0], model_state, placed[1], jax.random.key(2)
+        compiled = of_loss.lower(*arguments).compile()
+        return compiled(*arguments), compiled.as_text()
+
+    alone, _ = run(*jax.devices()[:1] * 2)
+    shared, text = run(*(jax.NamedSharding(mesh, jax.P(*x)) for x in ((), ("batch",))))
+    assert "all-reduce" in text and "all-gather" not in text
+    for one, two in zip(*map(jax.tree.leaves, (shared, alone)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+
+
 def test_parts_of_a_batch_are_weighted_by_what_they_predict():
     tokens = jnp.zeros((4, 9), jnp.int32).at[0, :].set(3).at[1, :2].set(5)
     params, model_state = make_task(context=8).init(jax.random.key(0))

@@ -84,7 +84,7 @@ def test_resnet9_adds_what_stands_beside_the_identity():
     init, apply = functional(
         lambda rngs: ResNet9((8, 8, 3), 10, widths=(4, 8, 8, 8), rngs=rngs)
     )
-    params, model_state = jax.jit(init)(jax.random.key(0))
+    params, model_state = init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (8, 8, 8, 3))
 
     @jax.jit
@@ -114,7 +114,7 @@ def test_running_statistics_are_recorded_in_training_and_read_in_evaluation(task
         keys = jax.random.split(jax.random.key(0), 60)
         return jax.lax.scan(step, model_state, keys)[0]
 
-    params, before = jax.jit(task.init)(jax.random.key(0))
+    params, before = task.init(jax.random.key(0))
     after = record(params, before, task.data["train"])
     assert jnp.abs(after["residuals"]["1"]["1"]["bn"]["mean"]).max() > 0.01
     evaluate, data = jax.jit(task.evaluate), task.data["valid"]
