@@ -18,6 +18,7 @@ SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch):
     monkeypatch.delenv("MADA_DATA_DIR", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
 
 def fake(name, rows):

@@ -34,6 +34,7 @@ PAIRS = {
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch):
     monkeypatch.delenv("MADA_DATA_DIR", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
 
 def write_wiki(folder, layout="wiki.{}.tokens"):
