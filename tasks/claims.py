@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,7 +13,11 @@ from tasks import measures, statistics
 from tasks.checks import check_known
 from tasks.records import Record
 
+if TYPE_CHECKING:
+    from tasks.results import Summary
+
 ALPHA = 0.05
+ALL_TASKS, SCORE = "all tasks", "score"
 _SENTENCE = re.compile(r"(.+?) ([<>]) (.+?) in (.+?) on (.+)")
 
 
@@ -25,8 +29,9 @@ class Claim:
       left: the optimizer that is claimed to be better.
       sign: `"<"` where little is good, such as a loss, `">"` where much is.
       right: the other one.
-      measure: what is compared, see `measures.by_seed`.
-      task: the name of the task.
+      measure: what is compared: `"score"`, see `tasks.scores`, or a measure that
+        `measures.by_seed` knows.
+      task: the name of the task, or `"all tasks"` of a score.
     """
 
     left: str
@@ -61,6 +66,10 @@ class Claim:
                 f"claim {sentence!r}: losses are claimed to be less (<), other "
                 "measures to be more (>)"
             )
+        if claim.task == ALL_TASKS and claim.measure != SCORE:
+            raise ValueError(
+                f"claim {sentence!r}: over {ALL_TASKS} only a {SCORE!r} can be compared"
+            )
         return claim
 
     def __str__(self) -> str:
@@ -73,11 +82,11 @@ class Outcome:
 
     Attributes:
       claim: what was claimed.
-      num_pairs: seeds that both optimizers were run with.
+      num_pairs: runs that both optimizers made, of a seed on a task each.
       p: of the one-sided sign-flip test that the claimed order is due to chance.
       p_opposite: the same for the opposite order.
       smallest_p: the least p that so many pairs can give.
-      difference: left less right, over the seeds; `None` without pairs.
+      difference: left less right, over the pairs; `None` without pairs.
       declared: whether every run that it is about knew the claim when it began.
     """
 
@@ -97,34 +106,52 @@ class Outcome:
         return "not held" if self.p_opposite <= ALPHA else "undecided"
 
 
-def outcome(claim: Claim, left: Sequence[Record], right: Sequence[Record]) -> Outcome:
+def outcome(claim: Claim, left: Sequence[Summary], right: Sequence[Summary]) -> Outcome:
     """Tests a claim on the seeds that both optimizers were run with.
 
     Args:
       claim: what was claimed.
-      left: the records of the left optimizer on the task; may be empty.
-      right: those of the right one.
+      left: the left optimizer on each of the tasks; may be empty.
+      right: the right one.
 
     Raises:
       ValueError: the records do not have the measure.
     """
-    ours, theirs = (measures.by_seed(r, claim.measure) for r in (left, right))
-    seeds = sorted(ours.keys() & theirs.keys())
+    ours, theirs = _values(claim.measure, left), _values(claim.measure, right)
+    runs = sorted(ours.keys() & theirs.keys())
     sign = 1 if claim.sign == "<" else -1
-    pairs = np.array([[sign * ours[s], sign * theirs[s]] for s in seeds]).reshape(-1, 2)
+    pairs = np.array([[sign * ours[k], sign * theirs[k]] for k in runs]).reshape(-1, 2)
     pairs[np.isnan(pairs)] = np.inf  # a metric of a diverged run
     less = statistics.differences(pairs[:, 0], pairs[:, 1])
     return Outcome(
         claim,
-        num_pairs=len(seeds),
+        num_pairs=len(runs),
         p=statistics.sign_flip_p(less),
         p_opposite=statistics.sign_flip_p(-less),
-        smallest_p=0.5 ** len(seeds),
-        difference=statistics.interval(sign * less) if seeds else None,
+        smallest_p=0.5 ** len(runs),
+        difference=statistics.interval(sign * less) if runs else None,
         declared=all(
-            str(claim) in r.context.get("claims", ()) for r in (*left, *right)
+            str(claim) in r.context.get("claims", ())
+            for s in (*left, *right)
+            for r in s.records
         ),
     )
+
+
+def _values(measure: str, found: Sequence[Summary]) -> dict[tuple[str, int], float]:
+    """The measure of each run by task and seed; tasks without scores are left out."""
+    if measure == SCORE:
+        return {
+            (s.task, r.seed): float(score)
+            for s in found
+            if s.scores is not None
+            for r, score in zip(s.records, s.scores, strict=True)
+        }
+    return {
+        (s.task, seed): value
+        for s in found
+        for seed, value in measures.by_seed(s.records, measure).items()
+    }
 
 
 def declared(records: Sequence[Record]) -> list[Claim]:

@@ -51,7 +51,7 @@ _TASKS_READING = (
 )
 _CLAIMS_READING = (
     "Differences are left less right: interquartile mean over paired seeds with its "
-    "95 % bootstrap interval. p: exact one-sided sign-flip test."
+    "95 % bootstrap interval. p: one-sided sign-flip test."
 )
 _COSTS_READING = (
     "A range is over the tasks. Compare ratios rather than milliseconds, which depend "

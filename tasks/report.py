@@ -42,9 +42,10 @@ _METHOD = (
     "one that never gets there in that time (Dolan and Moré, 2002; AlgoPerf, arXiv "
     "2306.07179).",
     "A claim is part of the suite and stands in the records from before the run. It is "
-    "tested by an exact one-sided sign-flip permutation test on the differences of "
-    f"paired seeds: held at p ≤ {claims.ALPHA:g}, not held if the opposite is, else "
-    "undecided. n seeds cannot give a p below 2⁻ⁿ. Each claim is tested by itself.",
+    "tested by a one-sided sign-flip permutation test, exact up to 16 pairs, on the "
+    f"differences of paired seeds: held at p ≤ {claims.ALPHA:g}, not held if the "
+    "opposite is, else undecided. n pairs cannot give a p below 2⁻ⁿ. Over all tasks "
+    "every seed of every task is a pair. Each claim is tested by itself.",
     "Update ms is the median of single calls of the jitted update alone, its state "
     "donated, on the task's parameters, in turns with optax.adamw in one process. The "
     "ratio is more robust than the milliseconds; below some 0.1 ms a call is mostly "

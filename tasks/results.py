@@ -136,22 +136,20 @@ class Results:
 
     def claims(self) -> list[Outcome]:
         """What the runs say about the claims that were declared before them."""
-        return [
-            claims.outcome(
-                claim,
-                *(self._claimed(claim, name) for name in (claim.left, claim.right)),
-            )
-            for claim in claims.declared(self.records)
-        ]
+        every = [s for of_task in self.summaries().values() for s in of_task]
 
-    def _claimed(self, claim: Claim, optimizer: str) -> list[Record]:
-        """By name of the task or optimizer with or without the parametrization."""
+        def claimed(claim: Claim, optimizer: str) -> list[Summary]:
+            """By name of the task or optimizer with or without the parametrization."""
+            return [
+                s
+                for s in every
+                if claim.task in (claims.ALL_TASKS, s.task, s.records[0].task)
+                and optimizer in (s.optimizer, s.records[0].optimizer)
+            ]
+
         return [
-            r
-            for task, cells in problems.grouped(self.records).items()
-            for label, records in cells.items()
-            for r in records
-            if claim.task in (task, r.task) and optimizer in (label, r.optimizer)
+            claims.outcome(c, claimed(c, c.left), claimed(c, c.right))
+            for c in claims.declared(self.records)
         ]
 
     def table(self) -> str:

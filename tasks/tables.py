@@ -184,7 +184,7 @@ def overall(comparison: Comparison) -> str:
     return f"{headline}\n\n{aligned(rows)}"
 
 
-CLAIM_COLUMNS = ("claim", "verdict", "one-sided p", "smallest p", "difference", "seeds")
+CLAIM_COLUMNS = ("claim", "verdict", "one-sided p", "smallest p", "difference", "pairs")
 
 
 def claim_row(outcome: Outcome) -> list[str]:

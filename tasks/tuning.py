@@ -18,7 +18,7 @@ from tasks.checks import check_counts
 from tasks.early_stopping import stopped_runs
 from tasks.evaluation import evaluate
 from tasks.measures import FINAL_VALID, by_seed, valid_losses
-from tasks.optimizers import resolve
+from tasks.optimizers import OptimizerLike, resolve, resolve_all
 from tasks.planning import Request
 from tasks.records import Record
 from tasks.results import Results
@@ -132,6 +132,30 @@ def tuned(suite: Suite, winners: Mapping[str, Sequence[Winner]]) -> Suite:
     return dataclasses.replace(suite, entries=tuple(map(with_winners, suite.entries)))
 
 
+def untuned(suite: Suite, optimizers: Sequence[OptimizerLike]) -> Suite:
+    """The suite with the same settings on every task too, on the untuned track.
+
+    Args:
+      suite: whose tasks in standard parametrization are used.
+      optimizers: as a user meets them; "(untuned)" is added to their names.
+
+    Example:
+      >>> found = untuned(get_suite("default"), ["optax:adamw(0.001)"])
+      >>> found.entries[-1].track, found.entries[-1].optimizers[0].name
+      ('untuned', 'adamw (untuned)')
+    """
+    named = tuple(
+        dataclasses.replace(o, name=f"{o.name} (untuned)")
+        for o in resolve_all(optimizers)
+    )
+    added = [
+        dataclasses.replace(entry, optimizers=named, track="untuned", tuning={})
+        for entry in suite.entries
+        if "parametrization" not in entry.overrides
+    ]
+    return dataclasses.replace(suite, entries=(*suite.entries, *added))
+
+
 def _named(spaces: Sequence[Space] | Mapping[str, Space]) -> dict[str, Space]:
     if isinstance(spaces, Mapping):
         return dict(spaces)
@@ -172,7 +196,8 @@ def _without_optimizers(request: Any) -> Any:
             dataclasses.replace(e, optimizers=(), target=None, track=None, tuning={})
             for e in request.entries
         ]
-        return dataclasses.replace(request, entries=tuple(entries), claims=())
+        once = {(e.task_name, e.steps): e for e in entries}  # of several tracks
+        return dataclasses.replace(request, entries=tuple(once.values()), claims=())
     return request
 
 

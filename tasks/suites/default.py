@@ -48,4 +48,5 @@ DEFAULT = Suite(
             ),
         ),
     ),
+    baselines=("sgd", "adamw", "lion"),
 )

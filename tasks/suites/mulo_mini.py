@@ -16,6 +16,7 @@ Source: Thérien et al. (arXiv 2406.00153), scaled down.
 
 from __future__ import annotations
 
+from tasks.measures import FINAL_TRAIN
 from tasks.suites.base import Entry, Suite
 
 WIDTHS = (32, 128, 512, 1024)
@@ -72,4 +73,6 @@ MULO_MINI = Suite(
         *_entries("fashion-mnist-mlp", size=8, batch_size=64),
     ),
     baseline="mup_adam",
+    baselines=("mup_adam", "adamw"),
+    measure=FINAL_TRAIN,  # What the weights were meta-trained for.
 )

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from test_results import runs
 
 from tasks.claims import Claim, declared, outcome
+from tasks.results import Results
 from tasks.statistics import sign_flip_p
 
 SENTENCE = "a (tuned) < b in final validation loss on mlp(width=8, depth=3)"
-CONTEXT = {"baseline": "b", "claims": [SENTENCE]}
+CONTEXT = {"baseline": "b", "claims": [SENTENCE], "target": None}
 
 
 def of(optimizer, finals, context=CONTEXT, **changes):
@@ -21,7 +22,15 @@ def of(optimizer, finals, context=CONTEXT, **changes):
 
 
 def judged(left, right, sentence=SENTENCE):
-    return outcome(Claim.parse(sentence), of("a", left), of("b", right))
+    return summarized(of("a", left), of("b", right), sentence)
+
+
+def summarized(left, right, sentence=SENTENCE):
+    found = [
+        Results(records).summaries() if records else {} for records in (left, right)
+    ]
+    claimed = ([s for of_task in f.values() for s in of_task] for f in found)
+    return outcome(Claim.parse(sentence), *claimed)
 
 
 def test_a_claim_reads_its_sentence_and_says_it_again():
@@ -37,6 +46,7 @@ def test_a_claim_reads_its_sentence_and_says_it_again():
         ("a beats b", "is not 'LEFT < RIGHT in MEASURE on TASK'"),
         ("a > b in final validation loss on t", "losses are claimed to be less"),
         ("a < b in final validation accuracy on t", "other measures to be more"),
+        ("a < b in final validation loss on all tasks", "only a 'score' can be"),
         ("a < b in final valid loss on t", "did you mean 'final validation loss'"),
     ],
 )
@@ -96,7 +106,7 @@ def test_more_is_better_of_other_metrics():
 
 
 def test_only_seeds_of_both_are_compared_and_none_is_undecided():
-    found = outcome(Claim.parse(SENTENCE), of("a", [1, 2, 3]), of("b", [2, 3]))
+    found = summarized(of("a", [1, 2, 3]), of("b", [2, 3]))
     assert found.num_pairs == 2
     assert found.difference.estimate == -1
     nothing = judged([1, 2], [])
@@ -104,7 +114,23 @@ def test_only_seeds_of_both_are_compared_and_none_is_undecided():
 
 
 def test_what_was_claimed_after_a_run_began_is_seen():
-    late = of("b", [1, 2], context={"baseline": "b"})
+    late = of("b", [1, 2], context={"baseline": "b", "target": None})
     assert declared([*late, *of("a", [1, 2])]) == [Claim.parse(SENTENCE)]
-    assert not outcome(Claim.parse(SENTENCE), of("a", [1, 2]), late).declared
+    assert not summarized(of("a", [1, 2]), late).declared
     assert judged([1, 2], [1, 2]).declared
+
+
+def test_over_all_tasks_every_seed_of_every_task_is_a_pair():
+    sentence = "a > b in score on all tasks"
+    given = {"baseline": "b", "claims": [sentence], "position": [0, 0], "target": None}
+    names = ("small", "large")
+    results = Results(
+        [
+            *(r for t in names for r in of("a", [1, 2, 3], given, task=t)),
+            *(r for t in names for r in of("b", [2, 3, 4], given, task=t)),
+        ]
+    )
+    (found,) = results.claims()
+    assert (found.num_pairs, found.p, found.verdict) == (6, 1 / 64, "held")
+    # Of a start of 9 and the baseline's 3, a loss less by 1 is a score more by 1/6.
+    assert found.difference.estimate == pytest.approx(1 / 6)

@@ -57,7 +57,7 @@ def test_a_task_may_come_in_two_lengths_and_on_two_tracks():
     spec = "optax:sgd(0.01)"
     other = Entry("digits-mlp", (("sgd, as it comes", spec),), 2000, track="untuned")
     suite = Suite("toys", "Toys.", (long, short, other))
-    assert [(c.task.name, c.optimizer.name) for c in plan(suite)] == [
+    assert [(c.task_name, c.optimizer.name) for c in plan(suite)] == [
         ("digits-mlp", "sgd"),
         ("digits-mlp [10 steps]", "sgd"),
         ("digits-mlp", "sgd, as it comes"),

@@ -11,7 +11,7 @@ from tasks.planning import plan
 from tasks.search import LogUniform, Space
 from tasks.suites import Entry, Suite
 from tasks.suites.sweep import RATES
-from tasks.tuning import SEEDS, tune, tuned
+from tasks.tuning import SEEDS, tune, tuned, untuned
 
 SGD = "optax:sgd({rate})"
 ADAM = "optax:adam({rate}, b1={b1})"
@@ -52,6 +52,16 @@ def test_winners_are_the_tuned_track_of_the_suite(winners):
     }
     with pytest.raises(ValueError, match="overlap those that 'sgd' was tuned on"):
         plan(suite, seeds=(0, 100))
+
+
+def test_the_untuned_track_has_the_same_settings_on_every_task():
+    cells = plan(untuned(tuned(SUITE, {}), ["optax:sgd(0.1)", "optax:adamw(0.001)"]))
+    assert [(c.optimizer.name, c.context["track"]) for c in cells] == [
+        ("adamw", None),
+        ("sgd (untuned)", "untuned"),
+        ("adamw (untuned)", "untuned"),
+    ]
+    assert len({c.task_name for c in cells}) == 1
 
 
 def test_a_diverged_trial_does_not_win():
