@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from tasks.base import Batch, Data, ModelState, Params, Task
+from tasks.data.prefetch import prefetch
 from tasks.placement import Placement
 
 # Bytes of streamed batches on their way at a time; the host gathers the next ones while
@@ -97,12 +98,12 @@ class Program:
     def advance(self, start: int, stop: int) -> Chunk:
         """Runs steps `start` to `stop`, at most `chunk_size` of them, and evaluates."""
         losses = []
-        for first, last in self._batches.parts(start, stop):
+        for batches, first, last in self._batches.between(start, stop):
             self._carry, chunk = self._run(
                 self._carry,
                 self._splits,
-                *self._batches.of_steps(first, last),
-                jnp.bool_(last == stop),
+                *(batches, first, last),
+                last == stop,
             )
             losses.append(chunk.train_loss)
             # Dispatch is asynchronous: at most two parts of a stream are on their way.
@@ -128,10 +129,12 @@ class _Batches:
             fitting = STREAM_BYTES // (step * len(seeds))
             self.length = max(1, min(chunk_size, fitting))
 
-    def parts(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Consecutive ranges of steps for which batches are gathered together."""
+    def between(self, start: int, stop: int) -> Iterator[tuple[Any, Any, Any]]:
+        """Batches and the bounds of their steps, for all steps in turn."""
         bounds = [*range(start, stop, self.length), stop]
-        return list(itertools.pairwise(bounds)) or [(start, stop)]
+        parts = list(itertools.pairwise(bounds)) or [(start, stop)]
+        gathered = (self.of_steps(*part) for part in parts)
+        return gathered if self._stream is None else prefetch(gathered)
 
     def of_steps(self, start: int, stop: int) -> tuple[Any, jax.Array, jax.Array]:
         """Batches (seeds, length, ...), of which the first `stop - start` are used."""

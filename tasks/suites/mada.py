@@ -160,6 +160,22 @@ def _regret(steps: int) -> Entry:
     return Entry("counterexample-1010", optimizers, steps)
 
 
+def _images(task: str, steps: int) -> Entry:
+    """Momentum SGD, Adam, HyperAdam and MADA; rates of our own."""
+    hyper_adam = _of_hyper_adam(_CHARACTERS_HYPER)
+    decay = {"weight_decay": 5e-4}
+    return Entry(
+        task,
+        (
+            ("sgd", _spec("optax:sgd", 0.05, momentum=0.9)),
+            ("adamw", _spec("optax:adamw", 1e-3, **decay)),
+            ("hyper_adam", _spec("mada_optax:hyper_adam", 1e-3, **decay, **hyper_adam)),
+            ("mada", _spec("mada_optax:mada", 1e-3, **decay, **_CHARACTERS_HYPER)),
+        ),
+        steps,
+    )
+
+
 _PRETRAINING = Entry(
     "openwebtext-gpt2",
     family(_OPENWEBTEXT_HYPER, **_OPENWEBTEXT),
@@ -168,8 +184,13 @@ _PRETRAINING = Entry(
 )
 MADA = Suite(
     name="mada",
-    description="MADA and its relatives as in their paper: GPT-2, a counterexample.",
-    entries=(_PRETRAINING, _regret(1_000_000)),
+    description="MADA and its relatives as in their paper, on text and images.",
+    entries=(
+        _PRETRAINING,
+        _images("cifar10-cnn", 20_000),
+        _images("cifar10-resnet9", 20_000),
+        _regret(1_000_000),
+    ),
     then=_final_states(_PRETRAINING, **_OPENWEBTEXT),
 )
 MADA_GRID = Suite(
@@ -195,8 +216,14 @@ _MINI = Entry(
 )
 MADA_MINI = Suite(
     name="mada-mini",
-    description="MADA and its relatives on a small character model, also badly begun.",
-    entries=(_MINI, _regret(10_000)),
+    description="MADA and its relatives on small models, also badly begun.",
+    entries=(_MINI, _images("cifar10-cnn-small", 1000), _regret(10_000)),
+    claims=(
+        f"mada < adamw in final training loss on {_MINI.task_name}",
+        f"mada poor < adamw poor in final training loss on {_MINI.task_name}",
+        f"mada < hyper_adam in final training loss on {_MINI.task_name}",
+        f"mada final state < mada in final training loss on {_MINI.task_name}",
+    ),
     then=_final_states(_MINI, MINI_LEARNING_RATE, weight_decay=0.1),
 )
 MADA_GRID_MINI = Suite(
