@@ -157,7 +157,7 @@ class Evaluation:
         self._parallel = seeds_in_parallel
         self._placement = Placement(devices, shard_params=shard_params)
         self._follow_up = _follow_up(suite_or_tasks, optimizers)
-        self._again = {
+        self._again: dict[str, Any] = {
             **{"seeds": self.seeds, "out_dir": out_dir, "resume": bool(out_dir)},
             **{"seeds_in_parallel": seeds_in_parallel, "devices": devices},
             **{"shard_params": shard_params, **options},
@@ -365,10 +365,11 @@ def _follow_up(request: Any, optimizers: Any) -> Callable[[Results], Suite] | No
         request = get_suite(request)
     if optimizers or not isinstance(request, Suite) or request.then is None:
         return None
-    suite, tasks = request, {entry.task_name for entry in request.entries}
+    suite, then = request, request.then
+    tasks = {entry.task_name for entry in suite.entries}
 
     def follow_up(results: Results) -> Suite:
-        entries = tuple(e for e in suite.then(results) if e.task_name in tasks)
+        entries = tuple(e for e in then(results) if e.task_name in tasks)
         return dataclasses.replace(suite, entries=entries, then=None)
 
     return follow_up

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.measures import FINAL_TRAIN
 from tasks.optimizers import OptimizerLike
 from tasks.suites.base import Entry, Suite
 
@@ -204,6 +205,7 @@ MADA_GRID = Suite(
         ),
     ),
     baseline="adamw(0.9, 0.95)",
+    measure=FINAL_TRAIN,
 )
 
 # AdamW's best of {1e-3, 3e-3, 1e-2, 3e-2}, two seeds that the suites do not use.
@@ -218,6 +220,7 @@ MADA_MINI = Suite(
     name="mada-mini",
     description="MADA and its relatives on small models, also badly begun.",
     entries=(_MINI, _images("cifar10-cnn-small", 1000), _regret(10_000)),
+    measure=FINAL_TRAIN,
     claims=(
         f"mada < adamw in final training loss on {_MINI.task_name}",
         f"mada poor < adamw poor in final training loss on {_MINI.task_name}",
@@ -244,4 +247,5 @@ MADA_GRID_MINI = Suite(
             overrides={"width": 32, "depth": 2, "context": 32},
         ),
     ),
+    measure=FINAL_TRAIN,
 )
