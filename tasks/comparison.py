@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tasks import aggregates, measures, profiles
+from tasks import aggregates, grids, measures, profiles
 from tasks.problems import variant_of
 from tasks.results import Summary
 from tasks.statistics import Interval
@@ -98,7 +98,7 @@ def by_track(summaries: Summaries) -> list[Comparison]:
 def _compare(summaries: Summaries, track: str | None) -> Comparison:
     cells: dict[str, dict[str, Summary]] = {}
     for task, of_task in summaries.items():
-        for s in of_task:
+        for s in grids.split(of_task)[1]:
             asked = s.track == track or s.is_baseline
             if asked and s.scores is not None and variant_of(s.optimizer)[1] == 1:
                 cells.setdefault(s.optimizer, {})[task] = s

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tasks import plots, tables
+from tasks import grid_views, grids, plots, tables
 from tasks.claims import Outcome
 from tasks.comparison import Comparison
+from tasks.grids import Grid
 from tasks.markup import anchor, figure, interval, mark, soften_bounds, table, text
+from tasks.measures import FINAL_TRAIN
 from tasks.results import Summary
 
 Summaries = Mapping[str, Sequence[Summary]]
 
-_MOST_COLUMNS = 6
+_MOST_COLUMNS, _MOST_IN_MATRIX = 6, 16
 _HEAD = (
     "optimizer",
     "tasks",
@@ -106,8 +108,10 @@ def _advice(comparison: Comparison) -> str:
             f" A run of it beats one of {comparison.baseline} with probability "
             f"{probability}."
         )
-    elif others and (
-        least := comparison.improvement(others[0].optimizer, first.optimizer)
+    elif (
+        first.optimizer == comparison.baseline
+        and others
+        and (least := comparison.improvement(others[0].optimizer, first.optimizer))
     ):
         said += (
             f" It is the baseline. A run of the next, {others[0].optimizer}, beats one "
@@ -120,7 +124,7 @@ def _advice(comparison: Comparison) -> str:
 
 def _matrix(comparison: Comparison) -> Iterator[str]:
     names = [s.optimizer for s in comparison.standings]
-    if len(names) < 3:
+    if not 3 <= len(names) <= _MOST_IN_MATRIX:
         return
     rows = []
     for row in names:
@@ -151,30 +155,41 @@ def of_claims(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def of_tasks(summaries: Summaries) -> Iterator[str]:
     """A sentence for each task, and a table where there are few of them."""
     yield "<h2>Task by task</h2><ul>"
-    yield from (f"<li>{_verdict(found)}</li>" for found in summaries.values())
+    alone: dict[str, Sequence[Summary]] = {}
+    for task, found in summaries.items():
+        in_grids, others = grids.split(found)
+        if in_grids:
+            yield f"<li>{_robustness(in_grids)}</li>"
+        if others:
+            yield f"<li>{_verdict(others)}</li>"
+            alone[task] = others
     yield "</ul>"
-    if len(summaries) > _MOST_COLUMNS:
+    if not 0 < len(alone) <= _MOST_COLUMNS:
         return
     rows = []
-    for name, found in _by_optimizer(summaries).items():
+    for name, found in _by_optimizer(alone).items():
         cells = [
             interval(found[t].final) + mark(found[t].verdict) if t in found else "–"
-            for t in summaries
+            for t in alone
         ]
         rows.append((name, cells))
-    every = (s for of_task in summaries.values() for s in of_task)
+    every = (s for of_task in alone.values() for s in of_task)
     shaded = next((s.optimizer for s in every if s.is_baseline), "")
-    yield table(["optimizer", *map(text, summaries)], rows, shaded)
-    yield f'<p class="note">{_TASKS_READING}</p>'
+    yield table(["optimizer", *map(text, alone)], rows, shaded)
+    yield f'<p class="note">{text(_TASKS_READING)}</p>'
 
 
 def of_costs(summaries: Summaries) -> Iterator[str]:
-    """What the optimizers cost, over the tasks."""
+    """What the optimizers cost, over the tasks and over the settings of a grid."""
     yield "<h2>Cost</h2>"
-    columns = tables.measured_costs(s for found in summaries.values() for s in found)
+    every = [s for of_task in summaries.values() for s in of_task]
+    columns = tables.measured_costs(every)
+    names: dict[str, list[Summary]] = {}
+    for s in every:
+        names.setdefault(grids.base(s.optimizer), []).append(s)
     rows = [
-        (name, [_range(s.cost(c) for s in found.values()) for c in columns.values()])
-        for name, found in _by_optimizer(summaries).items()
+        (name, [_range(s.cost(c) for s in found) for c in columns.values()])
+        for name, found in names.items()
     ]
     yield table(["optimizer", *columns], rows)
     yield f'<p class="note">{_COSTS_READING}</p>'
@@ -215,6 +230,16 @@ def _by_optimizer(summaries: Summaries) -> dict[str, dict[str, Summary]]:
         for s in of_task:
             found.setdefault(s.optimizer, {})[task] = s
     return found
+
+
+def _robustness(of_grids: Sequence[Grid]) -> str:
+    """The sentence of a task on which optimizers were run from a grid."""
+    _, *rows = grid_views.rows(of_grids, FINAL_TRAIN)
+    worst = [f"{row[5]} for {row[0]}" for row in rows]
+    pairs = f"{len(of_grids[0].members)} pairs of {' and '.join(of_grids[0].axes)}"
+    task = next(iter(of_grids[0].members.values())).task
+    said = f"over {pairs}, the worst final training loss is {', '.join(worst)}."
+    return f'<a href="#{anchor(task)}">{text(task)}</a>: {text(said)}'
 
 
 def _range(values: Iterable[float]) -> str:

@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from tasks import aggregates, profiles, statistics
+from tasks import aggregates, grids, profiles, statistics
 from tasks.comparison import Comparison
 from tasks.measures import train_means, valid_losses
 from tasks.records import file_stem
@@ -65,11 +65,16 @@ def line_style(i: int) -> dict[str, Any]:
 def figures(summaries: Mapping[str, Sequence[Summary]]) -> dict[str, Figure]:
     """Figures of tasks by file stem: `TASK.loss`, `TASK.hyperparams` if some change.
 
+    Optimizers in a grid have figures of their own, see `tasks.grid_views`.
+
     Args:
       summaries: those of `Results.summaries()`.
     """
     made = {}
-    for task, of_task in summaries.items():
+    for task, every in summaries.items():
+        of_task = grids.split(every)[1]
+        if not of_task:
+            continue
         made[f"{task}.loss"] = loss_curves(of_task)
         if any(_changes(s) for s in of_task):
             made[f"{task}.hyperparams"] = hyperparam_curves(of_task)

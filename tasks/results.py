@@ -154,13 +154,17 @@ class Results:
 
     def table(self) -> str:
         """Markdown tables: over all tasks, of each task, and along what was varied."""
+        from tasks import grid_views, grids
         from tasks.scaling import families
         from tasks.tables import claim_table, markdown, overall
 
         summaries = self.summaries()
         found = [overall(c) for c in self.comparisons()]
         found += [claim_table(self.claims())] if self.claims() else []
-        found += map(markdown, summaries.values())
+        for of_task in summaries.values():
+            in_grids, others = grids.split(of_task)
+            found += [grid_views.markdown(in_grids)] if in_grids else []
+            found += [markdown(others)] if others else []
         return "\n\n".join(found + [f.table() for f in families(summaries)])
 
     _repr_markdown_ = table  # what a notebook shows
@@ -174,12 +178,17 @@ class Results:
         Returns:
           Matplotlib figures by file stem, such as `"digits-mlp.loss"`.
         """
-        from tasks import plots, scaling
+        from tasks import grid_views, grids, plots, scaling
 
         summaries = self.summaries()
         figures = plots.figures(summaries)
         for c in self.comparisons():
             figures[f"{c.track or 'all'}.profiles"] = plots.profile_curves(c)
+        for task, of_task in summaries.items():
+            if in_grids := grids.split(of_task)[0]:
+                figures[f"{task}.grid"] = grid_views.plot(
+                    in_grids, measures.FINAL_TRAIN
+                )
         for family in scaling.families(summaries):
             figures[f"{family.name}.scaling"] = family.plot()
         if directory is not None:

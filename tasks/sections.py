@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tasks import statistics, tables
+from tasks import grid_views, grids, statistics, tables
+from tasks.grids import Grid
 from tasks.markup import (
     anchor,
     definitions,
@@ -21,6 +22,7 @@ from tasks.markup import (
     table,
     text,
 )
+from tasks.measures import FINAL_TRAIN, FINAL_VALID
 from tasks.parametrization import describe
 from tasks.records import Record
 from tasks.results import Summary
@@ -35,6 +37,11 @@ _LOSS_CAPTION = (
 _HYPERPARAMS_CAPTION = (
     "The optimizers' own hyper-parameters while they train, for those that change any. "
     "Lines and bands over seeds as above."
+)
+_GRID_CAPTION = (
+    "The mean over seeds from every pair of settings, in numbers where there is room, "
+    "and in grey: white is the lowest loss of all, black what nine tenths of all pairs "
+    "attain and what is beyond. A pair with a diverged seed is infinite."
 )
 _SCALING_CAPTION = (
     "Final training loss, the mean over the last twentieth of the steps. Line: "
@@ -86,16 +93,34 @@ def of_family(family: Family) -> Iterator[str]:
 
 def of_task(found: Sequence[Summary], figures: Mapping[str, Figure]) -> str:
     """What the optimizers reached on one task, and what they cost there."""
+    task = found[0].task
+    in_grids, others = grids.split(found)
+    parts = [f'<h2 id="{anchor(task)}">{text(task)}</h2>', _task_facts(found)]
+    parts += [*_grids(in_grids)] if in_grids else []
+    parts += [*_others(others, figures)] if others else []
+    return "\n".join(parts)
+
+
+def _grids(in_grids: Sequence[Grid]) -> Iterator[str]:
+    axes = " and ".join(in_grids[0].axes)
+    yield f"<h3>From a grid of {text(axes)}</h3>"
+    for measure in (FINAL_TRAIN, FINAL_VALID):
+        head, *rows = grid_views.rows(in_grids, measure)
+        yield f"<p>{measure.capitalize()}:</p>"
+        yield table(head, [(name, [*map(text, cells)]) for name, *cells in rows])
+        yield figure(grid_views.plot(in_grids, measure), _GRID_CAPTION)
+
+
+def _others(found: Sequence[Summary], figures: Mapping[str, Figure]) -> Iterator[str]:
     task, target = found[0].task, found[0].target
     caption = _LOSS_CAPTION
     if target is not None:
         caption += f" Horizontal line: the target loss {tables.number(target)}."
-    parts = [f'<h2 id="{anchor(task)}">{text(task)}</h2>', _task_facts(found)]
-    parts += [_outcomes_table(found), *_divergences(found), *_stopping(found)]
-    parts.append(figure(figures[f"{task}.loss"], caption))
+    yield from (_outcomes_table(found), *_divergences(found), *_stopping(found))
+    yield figure(figures[f"{task}.loss"], caption)
     if f"{task}.hyperparams" in figures:
-        parts.append(figure(figures[f"{task}.hyperparams"], _HYPERPARAMS_CAPTION))
-    return "\n".join([*parts, "<h3>Cost</h3>", _costs_table(found), *_tuning(found)])
+        yield figure(figures[f"{task}.hyperparams"], _HYPERPARAMS_CAPTION)
+    yield from ("<h3>Cost</h3>", _costs_table(found), *_tuning(found))
 
 
 def _task_facts(of_task: Sequence[Summary]) -> str:
@@ -210,7 +235,10 @@ def reproduction(
     commands = dict.fromkeys(r.context["command"] or in_python for r in records)
     parts = ["<pre>", text("\n".join(commands)), "</pre>"]
     for task, of_task in summaries.items():
-        specs = {s.optimizer: _spec(s) for s in of_task}
+        in_grids, others = grids.split(of_task)
+        firsts = [next(iter(grid.members.values())) for grid in in_grids]
+        specs = {f"{s.optimizer}, of a grid": _spec(s) for s in firsts}
+        specs |= {s.optimizer: _spec(s) for s in others}
         parts += [f"<h3>Optimizers on {text(task)}</h3>", definitions(specs)]
     for environment in map(json.loads, {json.dumps(r.environment): 0 for r in records}):
         hardware = {"hardware": environment["hardware"]}

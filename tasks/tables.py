@@ -176,9 +176,9 @@ def overall(comparison: Comparison) -> str:
     n = len(comparison.tasks)
     tasks = f"{n} tasks" if n > 1 else "one task"
     headline = (
-        f"{track}{tasks} by {comparison.measure}: score 1 is the "
-        f"best baseline, improvement is over {comparison.baseline}, time to target is "
-        "the area under the profile"
+        f"{track}{tasks} by {comparison.measure}: score 1 is the best baseline, "
+        f"improvement is over {comparison.baseline or 'the baseline'}, time to target "
+        "is the area under the profile"
     )
     rows = [list(OVERALL_COLUMNS), *map(overall_row, comparison.standings)]
     return f"{headline}\n\n{aligned(rows)}"
