@@ -61,7 +61,7 @@ def plot(grids: Sequence[Grid], measure: str) -> Figure:
         panels = figure.subplots(1, len(grids), squeeze=False)[0]
         for axes, grid, values in zip(panels, grids, losses, strict=True):
             shown = np.clip(values.T, low, high)
-            drawn = axes.pcolormesh(shown, cmap="Greys", vmin=low, vmax=high)
+            axes.pcolormesh(shown, cmap="Greys", vmin=low, vmax=high)
             axes.set_xticks(np.arange(len(grid.xs)) + 0.5, [f"{x:g}" for x in grid.xs])
             axes.set_yticks(np.arange(len(grid.ys)) + 0.5, [f"{y:g}" for y in grid.ys])
             axes.tick_params(axis="x", rotation=90 if len(grid.xs) > 7 else 0)
@@ -71,7 +71,8 @@ def plot(grids: Sequence[Grid], measure: str) -> Figure:
             if values.size <= _MOST_NUMBERS:
                 _write_numbers(axes, values, (low + high) / 2)
         panels[0].set_ylabel(grids[0].axes[1])
-        figure.colorbar(drawn, ax=panels, label=measure, extend="max", aspect=30)
+        shades = panels[0].collections[0]
+        figure.colorbar(shades, ax=panels, label=measure, extend="max", aspect=30)
     return figure
 
 

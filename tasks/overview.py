@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tasks import grid_views, grids, plots, tables
+from tasks import grid_views, grids, profile_plots, tables
 from tasks.claims import Outcome
 from tasks.comparison import Comparison
 from tasks.grids import Grid
@@ -84,7 +84,7 @@ def of(comparison: Comparison) -> Iterator[str]:
     yield table(_HEAD, rows, comparison.baseline or "")
     reading = _READING.format(baseline=comparison.baseline or "the baseline")
     yield f'<p class="note">{text(reading)}</p>'
-    yield figure(plots.profile_curves(comparison), _PROFILE_CAPTION)
+    yield figure(profile_plots.profile_curves(comparison), _PROFILE_CAPTION)
     yield from _matrix(comparison)
 
 

@@ -178,12 +178,12 @@ class Results:
         Returns:
           Matplotlib figures by file stem, such as `"digits-mlp.loss"`.
         """
-        from tasks import grid_views, grids, plots, scaling
+        from tasks import grid_views, grids, plots, profile_plots, scaling
 
         summaries = self.summaries()
         figures = plots.figures(summaries)
         for c in self.comparisons():
-            figures[f"{c.track or 'all'}.profiles"] = plots.profile_curves(c)
+            figures[f"{c.track or 'all'}.profiles"] = profile_plots.profile_curves(c)
         for task, of_task in summaries.items():
             if in_grids := grids.split(of_task)[0]:
                 figures[f"{task}.grid"] = grid_views.plot(
