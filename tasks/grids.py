@@ -101,7 +101,7 @@ def thresholds(grids: Sequence[Grid], measure: str) -> list[float]:
     """Losses that a quarter, a half, three quarters and nine tenths of all attain."""
     losses = np.concatenate([g.losses(measure).ravel() for g in grids])
     found = np.nanquantile(losses, _QUANTILES, method="inverted_cdf")
-    return [float(f"{x:.3g}") for x in found if np.isfinite(x)]
+    return list(dict.fromkeys(float(f"{x:.4g}") for x in found if np.isfinite(x)))
 
 
 def base(name: str) -> str:
