@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from contracts.registry import OPTIMIZERS
+from contracts.registry import PARAMS
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +14,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture(params=OPTIMIZERS, ids=lambda optimizer: optimizer.name)
+@pytest.fixture(params=PARAMS)
 def optimizer(request):
     return request.param
 

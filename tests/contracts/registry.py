@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import optax
+import pytest
 
 import lopt
 import mada_optax
@@ -24,12 +25,14 @@ class Optimizer:
       arguments: for it; a learning rate is called `learning_rate`.
       smooth: arguments with which updates depend smoothly, without stopped gradients,
         on the hyper-parameters; `None` if they cannot.
+      slow: whether its contracts take minutes, and run in `.ci/nightly`.
     """
 
     name: str
     factory: Callable[..., optax.GradientTransformation]
     arguments: Mapping[str, Any]
     smooth: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+    slow: bool = False
 
     def __call__(self, **changed):
         arguments = {**self.arguments, **changed}
@@ -145,5 +148,10 @@ OPTIMIZERS = (
         meta_updated_adamw,
         {"learning_rate": 1e-2},
         smooth=None,
+        slow=True,
     ),
 )
+PARAMS = [
+    pytest.param(o, id=o.name, marks=[pytest.mark.slow] if o.slow else [])
+    for o in OPTIMIZERS
+]

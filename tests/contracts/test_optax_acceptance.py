@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from contracts.registry import OPTIMIZERS
+from contracts.registry import OPTIMIZERS, PARAMS
 
 upstream = pytest.importorskip("optax.contrib._common_test")
 
@@ -53,7 +53,7 @@ def test_upstream_has_the_tests_that_we_know():
 
 
 @pytest.mark.parametrize(("name", "case"), list(cases()))
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+@pytest.mark.parametrize("optimizer", PARAMS)
 def test_optax_accepts(name, case, optimizer, monkeypatch):
     monkeypatch.setattr(upstream, "_get_opt_factory", lambda _: optimizer.factory)
     wanted = inspect.signature(CHECKS[name]).parameters
