@@ -30,7 +30,8 @@ class TransformerLM(nnx.Module):
       use_positions: whether positions are embedded; without it only the causal mask
         tells them apart.
       tie_embeddings: whether the token embedding is the readout too, which then starts
-        as the embedding does, also where the parametrization says zero.
+        as the embedding does, also where the parametrization says zero: in muP, logits
+        at the start shrink as 1/sqrt(width), and change alike at every width.
       exact_gelu: whether GELU is computed by the error function, not approximated.
       kernel_std: standard deviation of the blocks' matrices at the start, in standard
         parametrization: that of those which write to the residual stream is divided by

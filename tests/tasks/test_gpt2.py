@@ -13,7 +13,7 @@ from tasks.gpt2 import CHARACTERS, MEDIUM, MODEL, gpt2_on
 from tasks.models import TransformerLM
 
 TINY = {"width": 8, "depth": 2, "num_heads": 2, "context": 6}
-SMALL = {"width": 64, "depth": 4, "num_heads": 2, "context": 64, "batch_size": 16}
+SMALL = {"width": 64, "depth": 3, "num_heads": 2, "context": 64, "batch_size": 16}
 
 
 def model(vocab_size=11, use_bias=False, **options):
@@ -143,11 +143,8 @@ def test_attention_with_dropout_is_that_without_if_nothing_is_dropped(pad_token)
     np.testing.assert_allclose(dropped, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("saving", "other"),
-    [({"remat": True}, {"dropout": 0.2}), ({"microbatches": 4}, {})],
-)
-def test_memory_is_saved_and_the_gradient_is_the_same(saving, other):
+@pytest.mark.parametrize("saving", [{"remat": True}, {"microbatches": 4}])
+def test_memory_is_saved_and_the_gradient_is_the_same(saving):
     def run(**options):
         task = make_task(**options)
         params, model_state = task.init(jax.random.key(0))
@@ -157,10 +154,21 @@ def test_memory_is_saved_and_the_gradient_is_the_same(saving, other):
         compiled = of_loss.lower(*arguments).compile()
         return compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes
 
-    (expected, most), (got, less) = run(**other), run(**saving, **other)
-    assert less < 0.6 * most
+    (expected, most), (got, less) = run(), run(**saving)
+    assert less < 0.7 * most
     for one, two in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_blocks_in_a_loop_drop_the_same_units():
+    params, _ = model()[0](jax.random.key(0))
+    tokens, key = jnp.array([[3, 1, 4, 1, 5]]), jax.random.key(1)
+    one, other = (
+        model(dropout=0.5, remat=remat)[1](params, (), tokens, key=key)[0]
+        for remat in (False, True)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert jnp.abs(one).max() > 0
 
 
 def test_devices_share_every_part_of_a_batch():

@@ -18,7 +18,9 @@ CIFAR = (32, 32, 3)
 
 @pytest.fixture(scope="module")
 def task():
-    return resnet9_classifier("digits", widths=(2, 3, 4, 5), batch_size=8)
+    return resnet9_classifier(
+        "digits", widths=(2, 3, 4, 5), augment=False, batch_size=8
+    )
 
 
 @pytest.mark.parametrize(
