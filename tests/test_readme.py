@@ -10,6 +10,7 @@ import pytest
 
 import lopt.__main__
 import tasks.__main__
+import tasks.data_cli
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,6 +55,8 @@ def test_commands_are_understood(command, monkeypatch):
             monkeypatch.setattr(tasks.__main__, name, understood)
         monkeypatch.setattr(tasks.__main__.Results, "load", understood)
         monkeypatch.setattr(tasks.__main__.registry, "list_tasks", understood)
+        for kind in (tasks.data_cli.Check, tasks.data_cli.Prepare):
+            monkeypatch.setattr(kind, "run", understood)
         monkeypatch.setattr(sys, "argv", ["tasks", *arguments])
         with pytest.raises(Understood):
             tasks.__main__.main()
