@@ -4,7 +4,7 @@ import numpy as np
 
 from tasks.optimizers import resolve_all
 from tasks.suites import get_suite
-from tasks.suites.mada import B1, B2, COEFFICIENTS, final_states, grid
+from tasks.suites.mada import B1, B2, COEFFICIENTS, MINI_NAME, final_states, grid
 
 
 def test_the_grids_are_those_of_the_paper():
@@ -18,6 +18,12 @@ def test_every_optimizer_can_be_resolved():
     for name in ("mada", "mada-mini", "mada-grid-mini"):
         for entry in get_suite(name).entries:
             assert len(resolve_all(entry.optimizers)) == len(entry.optimizers)
+
+
+def test_claims_are_about_a_task_of_the_suite():
+    suite = get_suite("mada-mini")
+    assert suite.entries[0].task_name == MINI_NAME
+    assert all(claim.endswith(f"on {MINI_NAME}") for claim in suite.claims)
 
 
 def test_final_states_start_where_mada_ended():
