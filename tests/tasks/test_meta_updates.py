@@ -12,6 +12,7 @@ from toys import quadratic, regression
 
 from tasks import training
 from tasks.evaluation import evaluate
+from tasks.placement import Placement
 from tasks.training import Program, initial_carry, training_step
 
 
@@ -157,8 +158,11 @@ def test_seeds_side_by_side_share_one_conditional(meta_every):
     task, tx = quadratic(), LearnsItsRate(meta_every)
     keys = jnp.stack([jax.random.key(seed) for seed in range(3)])
     carry = jax.vmap(initial_carry(task, tx))(keys)
-    run = jax.vmap(training._advance(task, tx, 10), in_axes=(0, None, None, None))
-    arguments = carry, dict(task.data), jnp.int32(0), jnp.int32(10)
+    run = jax.vmap(
+        training._advance(task, tx, 10, Placement()),
+        in_axes=(0, None, 0, None, None, None),
+    )
+    arguments = carry, dict(task.data), None, jnp.int32(0), jnp.int32(10), True
     found = conds(jax.make_jaxpr(run)(*arguments).jaxpr)
     assert len(found) == bool(meta_every)
     assert all(equation.invars[0].aval.shape == () for equation in found)
