@@ -38,7 +38,7 @@ def test_final_states_start_where_mada_ended():
     class Found:
         records = (Run(0.2), Run(0.4))
 
-    later = final_states(Found, entry, 1e-3)
+    (later,) = final_states(Found, entry=entry, learning_rate=1e-3)
     ((name, spec),) = later.optimizers
     assert name == "mada poor final state" and later.task_name == entry.task_name
     assert "mada_optax:mada_final_state" in spec and "'b1': 0.3" in spec
