@@ -129,14 +129,27 @@ def map_blocks(
 
 
 def sum_blocks(
-    f: Callable[..., jax.Array], arrays: Sequence[jax.Array], shape: Sequence[int]
+    f: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    shape: Sequence[int],
+    axes: Sequence[int],
 ) -> jax.Array:
-    """`f(*arrays)`, sums over the leaf, added up from blocks; arguments as above."""
+    """`f(*arrays)`, sums over some axes of the leaf, added up from blocks.
+
+    Args:
+      f: keeps the axes over which it sums, with length 1, and may add one in front.
+      arrays: broadcast against the leaf.
+      shape: of the leaf.
+      axes: that are summed over, as negative numbers.
+    """
 
     def run(plan, *arrays):
         if plan is None:
             return f(*arrays)
         stacked, rest = _blocks(plan, f, arrays)
-        return stacked.sum(0) if rest is None else stacked.sum(0) + rest
+        if plan.axis in axes:
+            return stacked.sum(0) if rest is None else stacked.sum(0) + rest
+        kept = [1 if i - len(shape) in axes else n for i, n in enumerate(shape)]
+        return _joined(plan, (*stacked.shape[1 : -len(shape)], *kept), stacked, rest)
 
     return _by_platform(run, arrays, shape)

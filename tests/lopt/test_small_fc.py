@@ -11,7 +11,7 @@ import pytest
 import small_fc_reference as reference
 
 import lopt
-from lopt import blocks, small_fc_network
+from lopt import blocks, perceptron
 
 SHAPES = {
     "scalar": (),
@@ -56,7 +56,7 @@ def theta():
 def update(architecture, limit, sharers, theta, grads, state, params):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "CPU_BLOCK", limit)
-        for module in (blocks, small_fc_network):
+        for module in (blocks, perceptron):
             patch.setattr(module, "sharers", lambda: sharers)
         return architecture.transform(theta).update(grads, state, params)
 
