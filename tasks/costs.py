@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from tasks.base import Task
+from tasks.compiling import for_few_calls
 
 _WARM_UP, _ROUNDS = 5, 20
 
@@ -27,7 +28,8 @@ class UpdateTimer:
 
     def __init__(self, task: Task, budget_seconds: float = 0.5):
         self.task, self._budget = task, budget_seconds
-        self._params, self._model_state = jax.jit(task.init)(jax.random.key(0))
+        init = jax.jit(task.init, compiler_options=for_few_calls())
+        self._params, self._model_state = init(jax.random.key(0))
         self._reference, _ = self._updates(optax.adamw(1e-3))
         self._gradients = self._timed_gradients()
 
@@ -64,7 +66,8 @@ class UpdateTimer:
         """Yields the seconds of one update after another, for ever; and its memory."""
         transformation = optax.with_extra_args_support(transformation)
         grads = jax.tree.map(lambda p: jnp.full_like(p, 1e-3), self._params)
-        state = jax.jit(transformation.init)(self._params)
+        init = jax.jit(transformation.init, compiler_options=for_few_calls())
+        state = init(self._params)
         loss = jnp.float32(1.0)
         update = (
             jax.jit(transformation.update, donate_argnums=1)

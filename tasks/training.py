@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from tasks.base import Batch, Data, ModelState, Params, Task
+from tasks.compiling import for_few_calls
 from tasks.data.prefetch import prefetch
 from tasks.placement import Placement
 
@@ -76,7 +77,9 @@ class Program:
         self._batches = _Batches(task, seeds, chunk_size, placement)
         begin = jax.vmap(initial_carry(task, transformation))
         carry = placement.of_carry(jax.eval_shape(begin, _keys(seeds)))
-        self._begin = jax.jit(begin, out_shardings=carry)
+        self._begin = jax.jit(
+            begin, out_shardings=carry, compiler_options=for_few_calls()
+        )
         self.restart(seeds)
         run = jax.vmap(
             _advance(task, transformation, self._batches.length, placement),
