@@ -2,6 +2,11 @@
 
 from lopt.augmentation import rescale_weights as rescale_weights
 from lopt.base import LearnedOptimizer as LearnedOptimizer
+from lopt.celo2 import Celo2 as Celo2
+from lopt.celo2 import celo2 as celo2
+from lopt.celo2 import celo2_labels as celo2_labels
+from lopt.celo2_direction import Celo2State as Celo2State
+from lopt.celo2_direction import scale_by_celo2 as scale_by_celo2
 from lopt.estimators import PES as PES
 from lopt.estimators import FullES as FullES
 from lopt.estimators import NoiseReuseES as NoiseReuseES
