@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
+import optax
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from lopt import parallel
 from lopt.checkpoint import Checkpoints
 from lopt.config import DEFAULT_PRESET, ESTIMATORS, PRESETS, MetaTrainConfig
 from lopt.description import describe
+from lopt.inspect_command import inspect
 from lopt.meta_training import MetaTraining, meta_train
 from lopt.weights import save_pretrained
 
@@ -117,11 +120,14 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
 def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["inspect"]:
+        return inspect(arguments[1:])
     if arguments[:1] != ["meta-train"]:
         print(
             f"usage: python -m lopt meta-train [{'|'.join(PRESETS)}] --out DIR "
             "[--resume] [--estimator NAME] ..."
         )
+        print("       python -m lopt inspect FILE [--variant NAME]")
         print("--help after the name of a preset shows all options")
         raise SystemExit(0 if arguments[:1] in ([], ["-h"], ["--help"]) else 2)
     try:
@@ -152,8 +158,31 @@ def parse(arguments: Sequence[str]) -> Arguments:
             config = dataclasses.replace(config, estimator=estimator)
         presets[name] = description, Arguments(config, Where(out=tyro.MISSING))
     return tyro.extras.overridable_config_cli(
-        presets, prog="python -m lopt meta-train", args=rest
+        presets,
+        prog="python -m lopt meta-train",
+        args=rest,
+        config=(tyro.conf.SuppressFixed,),
+        registry=_registry(),
     )
+
+
+def _registry() -> ConstructorRegistry:
+    """On the command line, a learning rate is a number, and no schedule."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info):
+        if info.type != optax.ScalarOrSchedule:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: float(words[0]),
+            is_instance=lambda value: isinstance(value, float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
 def _estimator(arguments: Sequence[str]) -> Any:

@@ -1,12 +1,11 @@
 """muLO: small_fc with weights that were meta-trained in muP, ready to use."""
 
-import dataclasses
 import os
 from typing import Any
 
 import optax
 
-from lopt.small_fc import SmallFC
+from lopt import kinds
 from lopt.weights import load_pretrained
 
 
@@ -25,8 +24,8 @@ def mulo(
     their fan-in.
 
     Args:
-      pretrained: a name of weights that come with this package, or the path of a file
-        of `save_pretrained`: muLO, or its twin in standard parametrization.
+      pretrained: what `load_pretrained` takes: muLO, published or of this package, or
+        its twin in standard parametrization.
       width_multipliers: a tree like the parameters, as `Task.width_multipliers` at base
         width 1: the fan-in of every hidden matrix, and 1 for everything else. `None`
         for a task in standard parametrization.
@@ -51,18 +50,25 @@ def mulo(
       Therien et al., `muLO <https://arxiv.org/abs/2406.00153>`_, 2024.
     """
     theta, metadata = load_pretrained(pretrained)
+    if "undecided" in metadata:
+        theta, metadata = load_pretrained(pretrained, variant="mulo")
+    if metadata["variant"] == "elo" or metadata["kind"] != "small_fc":
+        found = metadata["variant"] or metadata["kind"] or "an unknown kind"
+        raise ValueError(
+            f"pretrained is {os.fspath(pretrained)!r}, weights of {found}, but "
+            "lopt.mulo takes those of small_fc: use lopt.from_pretrained."
+        )
     options = {
         "clip_norm": clip_norm,
         "nan_to_zero": nan_to_zero,
         "scale_eps": scale_eps,
     }
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     try:
-        trained = SmallFC(**metadata.get("architecture", {}))
-    except TypeError as error:
+        architecture = kinds.build(metadata["architecture"], **given)
+    except ValueError as error:
         raise ValueError(
             f"pretrained is {os.fspath(pretrained)!r}, of another architecture than "
             f"small_fc: {error}."
         ) from error
-    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-    architecture = dataclasses.replace(trained, **given)
     return architecture.transform(theta, width_multipliers=width_multipliers)

@@ -1,48 +1,137 @@
-"""Meta-parameters in files: an npz of theta, with a JSON header that can be trusted."""
+"""Meta-parameters from and to files, with what is known about them."""
 
 import dataclasses
 import hashlib
-import importlib.resources
 import json
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from lopt import kinds
+from lopt.pretrained import assembly, container, identity, location, publication
+
 FORMAT = 1
-_HEADER = "header"
+# What `load_pretrained` says of a file, and will say of the next.
+_FOUND_OUT = (
+    "kind",
+    "format",
+    "sizes",
+    "num_parameters",
+    "decays",
+    "decay_offsets",
+    "sha256",
+    "bytes",
+)
+Arrays = dict[str, np.ndarray]
 
 
 class Pretrained(NamedTuple):
     """What a file of meta-parameters holds.
 
     Attributes:
-      theta: a nested dict of float32 NumPy arrays.
-      metadata: what was saved with it.
+      theta: a nested dict of float32 NumPy arrays, in the form that optimizers take.
+      metadata: what was saved with it, and what was found out, see `load_pretrained`.
     """
 
     theta: Any
     metadata: dict[str, Any]
 
 
+def load_pretrained(
+    path_or_name: str | os.PathLike, *, variant: str | None = None
+) -> Pretrained:
+    """Reads meta-parameters of any learned optimizer here, whoever published them.
+
+    Files are recognised by content: npz of `save_pretrained`, safetensors in the
+    PyTorch layouts of muLO, ELO, Celo2 and VeLO, and flax msgpack of small_fc, VeLO,
+    Celo, Celo-Adam and Celo2. Names, shapes, dtypes and values are checked, and no
+    pickle is ever read.
+
+    Args:
+      path_or_name: path of a file, or of a folder with one, or with the two of VeLO in
+        PyTorch; or the name of weights that come with this package; or, if there is no
+        such path, a name "org/repo" of the Hugging Face Hub, for which alone
+        huggingface_hub and a network are needed.
+      variant: which optimizer it is, where files of several look alike: "mulo", "elo",
+        "small_fc", "velo", "celo", "celo-adam", "celo2", "celo2-base", "elo-celo2".
+
+    Returns:
+      Theta, and metadata: what was saved with it, and
+
+      - "kind" and "architecture", as `from_pretrained` needs them, and "variant";
+      - "sizes", and "num_parameters" in the file;
+      - "decays", and "decay_offsets" where they are learned: files of muLO in PyTorch
+        do not have these, so they are the documented constants;
+      - "format", and "sha256" and "bytes", of two files dicts by name;
+      - "licence" and "source", as far as they are known;
+      - "assumed": what was filled in because the file does not say it;
+      - "undecided": the variants that it may be, if "variant" is assumed.
+
+    Raises:
+      ValueError: there is no such file or name; or the file is damaged, changed, of a
+        newer or unknown format, holds pickles, or cannot be `variant`.
+
+    Examples:
+      >>> theta, metadata = load_pretrained("mulo_s")
+      >>> theta["nn"]["w0"].shape, metadata["kind"]
+      ((39, 32), 'small_fc')
+    """
+    place = location.find(path_or_name)
+    data = {str(path): _bytes(path) for path in place.files}
+    contents = {name: container.read(raw, name) for name, raw in data.items()}
+    found = assembly.assemble(contents, place.config)
+    sha256 = [hashlib.sha256(raw).hexdigest() for raw in data.values()]
+    headers = [content.header for content in contents.values()]
+    if any(header is not None for header in headers):
+        extra, metadata = _opened(found.arrays, headers, " and ".join(map(repr, data)))
+        metadata = identity.of_ours(found, metadata, variant, bundled=place.bundled)
+    else:
+        one = sha256[0] if len(sha256) == 1 else None
+        extra, metadata = identity.identify(found, place.published, one, variant)
+        metadata |= next(iter(contents.values())).wrapper
+    arrays = {**found.arrays, **extra}
+    names = ["/".join(path.parts[-2:]) for path in place.files]
+    metadata |= {
+        "format": found.format,
+        "sizes": identity.named(found),
+        "num_parameters": sum(array.size for array in found.arrays.values()),
+        **identity.decays(found.kind, arrays),
+        "sha256": _one_or_all(names, sha256),
+        "bytes": _one_or_all(names, list(map(len, data.values()))),
+    }
+    return Pretrained(_nested(arrays), metadata)
+
+
 def save_pretrained(
     path: str | os.PathLike, theta: Any, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes meta-parameters to a file that `load_pretrained` and `mulo` read.
+    """Writes meta-parameters to a file that `load_pretrained` reads.
+
+    The end of the path decides the format:
+
+    - ".npz": our own, for any theta;
+    - ".safetensors": the published PyTorch layout of small_fc or Celo2, with all
+      metadata in its header;
+    - a folder, without such an end: that of VeLO, in VeLO_RNN/model.safetensors and
+      VeLO_MLP/model.safetensors;
+    - ".state" or ".msgpack": flax msgpack of google's tree, for any kind. It has no
+      place for metadata but "gen_id" and "step", and these only together.
 
     Args:
-      path: of the file, ending in ".npz"; one that exists is replaced at once or not.
+      path: of the file, or of VeLO's folder; each file that exists is replaced at once
+        or not.
       theta: a nested dict of finite arrays; saved as float32.
-      metadata: what JSON can hold, and dataclasses: where theta comes from. `mulo`
-        reads the entry "architecture", a `SmallFC`.
+      metadata: what JSON can hold, and dataclasses: where theta comes from. The entry
+        "architecture", a `LearnedOptimizer` such as `SmallFC`, is what
+        `from_pretrained` and `mulo` make of it.
 
     Raises:
-      ValueError: `path`, `theta` or `metadata` cannot be saved.
+      ValueError: `path`, `theta` or `metadata` cannot be saved; or an architecture has
+        options that cannot be guessed from a format without metadata.
 
     Examples:
       >>> import jax, lopt, tempfile
@@ -55,85 +144,86 @@ def save_pretrained(
       4
     """
     path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"path is {str(path)!r}; it must end in '.npz'.")
     arrays = _flattened(theta)
-    header = {"format": FORMAT, "sha256": _digest(arrays), "metadata": metadata or {}}
+    metadata = {k: v for k, v in (metadata or {}).items() if k not in _FOUND_OUT}
+    architecture = metadata.get("architecture")
+    if dataclasses.is_dataclass(architecture):
+        metadata["architecture"] = kinds.describe(architecture)
+    header = {"format": FORMAT, "sha256": _digest(arrays), "metadata": metadata}
     try:
-        text = json.dumps(header, default=_plain)
+        header = json.loads(json.dumps(header, default=_plain))
     except TypeError as error:
         raise ValueError(f"metadata is not for JSON: {error}.") from error
+    if path.suffix == ".npz":
+        files = {path: container.pack_npz(arrays, json.dumps(header))}
+    else:
+        files = publication.pack(path, arrays, header)
+    for file, data in files.items():
+        if not path.suffix:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        _replace(file, data)
+
+
+def _replace(path: pathlib.Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            entries: dict[str, Any] = {_HEADER: np.array(text), **arrays}
-            np.savez(file, **entries)
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_pretrained(path_or_name: str | os.PathLike) -> Pretrained:
-    """Reads meta-parameters, and checks that they are what was saved.
-
-    Args:
-      path_or_name: path of a file ending in ".npz", or the name of weights that come
-        with this package.
-
-    Raises:
-      ValueError: there is no such file or name, or the file is damaged, of another
-        format, or changed.
-    """
-    path = _path(path_or_name)
+def _bytes(path: pathlib.Path) -> bytes:
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop(_HEADER)))
-        version, digest = header["format"], header["sha256"]
-        metadata = header["metadata"]
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no file {str(path)!r}.") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        if path.stat().st_size > container.MOST_BYTES:
+            raise ValueError(
+                f"{str(path)!r} has more than {container.MOST_BYTES} bytes: it holds "
+                "no learned optimizer that lopt knows."
+            )
+        return path.read_bytes()
+    except OSError as error:
         raise ValueError(
-            f"{str(path)!r} is damaged, or not a file of lopt.save_pretrained: "
+            f"{str(path)!r} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _opened(
+    arrays: Arrays, headers: Sequence[dict[str, Any] | None], name: str
+) -> tuple[Arrays, dict[str, Any]]:
+    """What the headers of one save hold besides `arrays`, which they vouch for."""
+    first = headers[0]
+    try:
+        versions = {header["format"] for header in headers}
+        digests = {header["sha256"] for header in headers}
+        metadata = dict(first["metadata"])
+        extra = {k: np.float32(v) for k, v in first.get("theta", {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{name} is damaged, or not a file of lopt.save_pretrained: "
             f"{type(error).__name__}: {error}."
         ) from error
-    if version != FORMAT:
+    if versions != {FORMAT}:
+        version = max(versions, key=str)
         raise ValueError(
-            f"{str(path)!r} has format {version!r}, but this version of lopt reads "
+            f"{name} has format {version!r}, but this version of lopt reads "
             f"format {FORMAT}: install a version that is as new as the file."
         )
-    if _digest(arrays) != digest:
+    if len(digests) > 1:
+        raise ValueError(f"{name} are of two saves, and do not belong together.")
+    digest = _digest({**arrays, **extra})
+    if digests != {digest}:
         raise ValueError(
-            f"{str(path)!r} was changed after it was saved: its hash is not {digest}."
+            f"{name} was changed after it was saved: its hash is {digest}, not "
+            f"{digests.pop()}."
         )
-    return Pretrained(_nested(arrays), metadata)
+    return extra, metadata
 
 
-def _path(path_or_name) -> pathlib.Path:
-    text = os.fspath(path_or_name)
-    if text.endswith(".npz") or not isinstance(path_or_name, str):
-        return pathlib.Path(text)
-    folder = pathlib.Path(str(importlib.resources.files("lopt"))) / "pretrained"
-    names = sorted(path.stem for path in folder.glob("*.npz"))
-    if text not in names:
-        raise ValueError(
-            f"pretrained is {text!r}, which does not exist; allowed are "
-            f"{', '.join(map(repr, names)) or 'no names yet'}, and paths of files "
-            "ending in '.npz'."
-        )
-    return folder / f"{text}.npz"
+def _one_or_all(names: Sequence[str], values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else dict(zip(names, values, strict=True))
 
 
-def _flattened(theta: Any) -> dict[str, np.ndarray]:
+def _flattened(theta: Any) -> Arrays:
     """Arrays by path, such as "nn/w0"."""
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(theta):

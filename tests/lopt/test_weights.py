@@ -1,5 +1,6 @@
 """Files of theta: what was saved is what is read, and whatever else is said."""
 
+import importlib.resources
 import io
 import json
 import zipfile
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 
 import lopt
-from lopt import weights
 
 ARCHITECTURE = lopt.small_fc("sp", hidden_size=4, exp_multiplier=0.5)
 PARAMS = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
@@ -71,7 +71,7 @@ def test_mulo_takes_options(path):
 def test_unknown_names(name, tmp_path, monkeypatch):
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / "ours.npz").touch()
-    monkeypatch.setattr(weights.importlib.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
     with pytest.raises(ValueError, match=rf"'{name}', which does not exist.*'ours'"):
         lopt.mulo(name)
 
