@@ -8,6 +8,7 @@ import importlib
 from typing import Any, Literal
 
 from lopt.augmentation import rescale_weights
+from lopt.celo2 import Celo2
 from lopt.estimators import (
     PES,
     FullES,
@@ -24,14 +25,14 @@ from tasks.base import Task
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """A task in one or several widths."""
+    """Tasks, each in one or several widths."""
 
-    name: str = "digits-mlp"
-    """A name that `get` of the module knows."""
+    names: tuple[str, ...] = ("digits-mlp",)
+    """Names that `get` of the module knows."""
     widths: tuple[int, ...] = (32,)
-    """One task per width."""
+    """One task per name and width."""
     overrides: tuple[str, ...] = ("depth=3", "batch_size=64", "parametrization=mup")
-    """Further arguments of the task, as NAME=VALUE."""
+    """Further arguments of the tasks, as NAME=VALUE."""
     module: str = "tasks"
     """The module whose `get(name, **overrides)` makes tasks."""
     data_dir: str | None = None
@@ -54,12 +55,17 @@ class TaskConfig:
                 f"task.module {self.module!r} cannot be used ({e}); it must be a "
                 "module with a function get(name, **overrides)"
             ) from e
-        if not self.widths:
-            raise ValueError("task.widths is empty; give at least one width")
+        if not self.names or not self.widths:
+            empty = "widths" if self.names else "names"
+            raise ValueError(f"task.{empty} is empty; give at least one of them")
         options = dict(map(_parse, self.overrides))
         if self.data_dir is not None:
             options["data_dir"] = self.data_dir
-        made = [get(self.name, width=width, **options) for width in self.widths]
+        made = [
+            get(name, width=width, **options)
+            for name in self.names
+            for width in self.widths
+        ]
         if self.rescale is None:
             return made
         return [rescale_weights(task, *self.rescale, self.rescale_per) for task in made]
@@ -90,7 +96,7 @@ class EvaluationConfig:
 class MetaTrainConfig:
     """A meta-training run: what it depends on."""
 
-    architecture: SmallFC
+    architecture: SmallFC | Celo2
     task: TaskConfig
     estimator: PES | NoiseReuseES | TruncatedES | FullES | TruncatedBackprop
     schedule: LogUniform
@@ -122,6 +128,47 @@ def _preset(
     )
 
 
+def _celo2(
+    names: tuple[str, ...],
+    *,
+    estimator: PES | NoiseReuseES,
+    longest: int,
+    meta_optimizer: WarmupCosineAdamW,
+    steps: int,
+) -> MetaTrainConfig:
+    """On an MLP of one hidden layer that sees grey images of 8x8 pixels."""
+    return MetaTrainConfig(
+        architecture=Celo2(1e-3, adam_bias_correction=False),
+        task=TaskConfig(
+            names,
+            overrides=("depth=1", "batch_size=64", "size=8", "grey=True"),
+            rescale=(1e-3, 1e3),
+        ),
+        estimator=estimator,
+        schedule=LogUniform(100, longest, stagger=longest),
+        meta_optimizer=meta_optimizer,
+        evaluation=EvaluationConfig(
+            every=max(1, steps // 10), widths=(32,), steps=longest
+        ),
+        steps=steps,
+    )
+
+
+_CELO2 = _celo2(
+    ("mnist-mlp", "fashion-mnist-mlp", "cifar10-mlp", "digits-mlp"),
+    estimator=PES(num_particles=8, std=0.01, truncation_length=50),
+    longest=2000,
+    meta_optimizer=WarmupCosineAdamW(5e-5, 5e-5, warmup_fraction=0),
+    steps=100_000,
+)
+_CELO2_MINI = _celo2(
+    ("digits-mlp",),
+    estimator=NoiseReuseES(num_particles=8, std=0.01, truncation_length=50),
+    longest=1000,
+    meta_optimizer=WarmupCosineAdamW(3e-3, clip_norm=1.0),
+    steps=700,
+)
+
 ESTIMATORS = {
     "pes": PES,
     "noise-reuse-es": NoiseReuseES,
@@ -139,6 +186,8 @@ PRESETS = {
         "mulo-m in standard parametrization, three widths",
         _preset("sp", (16, 32, 64)),
     ),
+    "celo2": ("Celo2 on four sets of images; needs a folder of data", _CELO2),
+    "celo2-mini": ("Celo2 on embedded digits, in minutes", _CELO2_MINI),
 }
 
 

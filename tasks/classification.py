@@ -15,7 +15,7 @@ from optax import softmax_cross_entropy_with_integer_labels
 from tasks.base import Batch, Data, ModelState, Params, Task
 from tasks.batching import sample_rows, sum_over
 from tasks.checks import check_counts, check_dtype
-from tasks.data import Dataset, load_imagenet, load_images, resize
+from tasks.data import Dataset, load_imagenet, load_images, resize, to_grey
 from tasks.functional import Build, count_parameters, functional, parameter_shapes
 from tasks.models import MLP, ViT
 from tasks.parametrization import Parametrization, resolve_parametrization
@@ -152,6 +152,7 @@ def mlp_classifier(
     depth: int = 2,
     batch_size: int = 128,
     size: int | None = None,
+    grey: bool = False,
     parametrization: str | Parametrization = "sp",
     base_width: int | None = None,
     dtype: str = "float32",
@@ -165,6 +166,7 @@ def mlp_classifier(
       depth: number of hidden layers; 0 is logistic regression.
       batch_size: images in a training batch.
       size: height and width to shrink the images to, see `resize`.
+      grey: whether to take the brightness of colour images, see `to_grey`.
       parametrization: `"sp"`, `"mup"` or a `Parametrization`.
       base_width: that of the parametrization, 1 by default.
       dtype: in which activations are computed; parameters are float32.
@@ -183,6 +185,8 @@ def mlp_classifier(
     rules = resolve_parametrization(parametrization, base_width)
     compute_dtype = check_dtype(dtype)
     dataset = _load(dataset_name, data_dir, size)
+    if grey:
+        dataset = to_grey(dataset)
 
     def build_at(width: int) -> Build:
         return lambda rngs: MLP(
@@ -205,6 +209,7 @@ def mlp_classifier(
             "depth": depth,
             "dtype": dtype,
             **_size(size),
+            **({"grey": True} if grey else {}),
             **rules.metadata,
         },
     )

@@ -3,7 +3,7 @@
 from tasks.data.dataset import Dataset
 from tasks.data.ett import TIME_SERIES, TimeSeries, load_ett
 from tasks.data.imagenet import load_imagenet
-from tasks.data.images import IMAGE_SETS, load_images, resize
+from tasks.data.images import IMAGE_SETS, load_images, resize, to_grey
 from tasks.data.imdb import load_imdb
 from tasks.data.lm1b import load_lm1b
 from tasks.data.prefetch import prefetch
@@ -34,6 +34,7 @@ __all__ = [
     "row_stream",
     "spread_rows",
     "spread_windows",
+    "to_grey",
     "tokenize",
     "window_stream",
 ]

@@ -191,6 +191,30 @@ def resize(dataset: Dataset, size: int) -> Dataset:
     return dataclasses.replace(dataset, splits=splits)
 
 
+def to_grey(dataset: Dataset) -> Dataset:
+    """Makes colour images grey, by the luma of ITU-R BT.601.
+
+    Args:
+      dataset: images of 1 or 3 channels, see `load_images`.
+
+    Returns:
+      The data set with uint8 images (rows, height, width, 1), rounded; `sha256` stays
+      that of what was read.
+    """
+
+    def luma(image: np.ndarray) -> np.ndarray:
+        if image.shape[-1] == 1:
+            return image
+        grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
+        return np.rint(grey)[..., None].astype(np.uint8)
+
+    splits = {
+        name: {**arrays, "image": luma(arrays["image"])}
+        for name, arrays in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
+
+
 def _read_splits(
     name: str, data_dir: str | os.PathLike[str] | None
 ) -> tuple[dict[str, Images], str]:

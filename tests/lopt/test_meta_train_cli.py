@@ -19,7 +19,7 @@ from lopt.meta_step import MetaStep
 TINY = [
     "--steps=6",
     "--task.module=cli_tasks",
-    "--task.name=quadratic",
+    "--task.names=quadratic",
     "--task.overrides",
     "--architecture.hidden-size=2",
     "--estimator.truncation-length=3",
@@ -162,6 +162,8 @@ def test_it_gives_up_after_as_many_skips_as_one_likes(run, monkeypatch):
 
 def test_presets_are_the_recipe():
     for name, (_, config) in PRESETS.items():
+        if name.startswith("celo2"):
+            continue
         assert config.task.widths == ((32,) if name[-1] == "s" else (16, 32, 64))
         kind = "mup" if name.startswith("mulo") else "sp"
         assert config.architecture.parametrization == kind
@@ -170,7 +172,34 @@ def test_presets_are_the_recipe():
         assert config.schedule == lopt.LogUniform(100, 1000, 50)
 
 
+def test_celo2_is_its_recipe():
+    config = PRESETS["celo2"][1]
+    assert config.architecture == lopt.celo2(1e-3, adam_bias_correction=False)
+    assert config.estimator == lopt.PES(8, 0.01, 50)
+    assert config.schedule == lopt.LogUniform(100, 2000, stagger=2000)
+    assert (config.steps, config.task_order) == (100_000, "all")
+    assert config.task.rescale == (1e-3, 1e3) and len(config.task.names) == 4
+    schedule = config.meta_optimizer.schedule(config.steps)
+    np.testing.assert_allclose([schedule(1), schedule(99_999)], 5e-5)
+
+
+def test_celo2_is_meta_trained(run, tmp_path):
+    tiny = [option for option in TINY if "hidden-size" not in option]
+    more = ["--steps=1", "--evaluation.every=0", "--architecture.no-orthogonalize"]
+    rate = ["--architecture.learning-rate", "0.005"]
+    code, _, err = run("meta-train", "celo2-mini", "--out=x", *tiny, *more, *rate)
+    assert code == 0, err
+    theta, metadata = lopt.load_pretrained(tmp_path / "x/theta.npz")
+    assert metadata["architecture"]["orthogonalize"] is False
+    origin = json.loads((tmp_path / "x/config.json").read_text())
+    assert origin["config"]["architecture"]["learning_rate"] == 0.005
+    transformation = lopt.celo2(orthogonalize=False).transform(theta)
+    transformation.init({"w": np.ones((2, 2), np.float32)})
+
+
 def test_presets_make_tasks_that_exist():
+    (digits,) = PRESETS["celo2-mini"][1].task.build()
+    assert digits.metadata["num_parameters"] == 65 * 32 + 33 * 10
     (task,) = PRESETS["mulo-s"][1].task.build()
     assert task.width_multipliers["layers"]["1"]["kernel"] == 32
     (twin,) = PRESETS["lo-s"][1].task.build()
@@ -197,7 +226,9 @@ def test_overrides_are_literals_or_words(monkeypatch):
             seen.update(options)
 
     monkeypatch.setitem(sys.modules, "recording_tasks", Module)
-    config = TaskConfig("t", (8,), ("depth=3", "kind=sp"), "recording_tasks", "/data")
+    config = TaskConfig(
+        ("t",), (8,), ("depth=3", "kind=sp"), "recording_tasks", "/data"
+    )
     config.build()
     assert seen == {"width": 8, "depth": 3, "kind": "sp", "data_dir": "/data"}
 
@@ -205,12 +236,16 @@ def test_overrides_are_literals_or_words(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mulo-x"], "unknown preset 'mulo-x'; there are mulo-s, mulo-m, lo-s, lo-m"),
+        (
+            ["mulo-x"],
+            "unknown preset 'mulo-x'; there are mulo-s, mulo-m, lo-s, lo-m, celo2",
+        ),
         (["--out", "x", "--estimator", "es"], "--estimator must be one of pes,"),
         (["--out", "x", "--task.module", "nowhere"], "task.module 'nowhere' cannot be"),
-        (["--out", "x", *TINY, "--task.name", "cubic"], "unknown task 'cubic'"),
+        (["--out", "x", *TINY, "--task.names", "cubic"], "unknown task 'cubic'"),
         (["--out", "x", *TINY, "--task.overrides", "a-b"], "which is not NAME=VALUE"),
         (["--out", "x", *TINY, "--task.widths"], "task.widths is empty"),
+        (["--out", "x", *TINY, "--task.names"], "task.names is empty"),
         (["--out", "x", *TINY, "--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["--out", "x", "--process-id", "1"], "belong together"),
         (
@@ -230,7 +265,7 @@ def test_mistakes_are_one_line_and_exit_code_two(run, arguments, message):
 def test_help_names_the_presets_and_their_options(run):
     code, out, _ = run()
     assert code == 0
-    assert "meta-train [mulo-s|mulo-m|lo-s|lo-m] --out DIR" in out
+    assert "meta-train [mulo-s|mulo-m|lo-s|lo-m|celo2|celo2-mini] --out DIR" in out
     assert "[--estimator NAME]" in out
     code, out, _ = run("meta-train", "--help")
     assert code == 0

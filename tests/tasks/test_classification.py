@@ -201,6 +201,8 @@ def test_smaller_images():
     task = tasks.get("digits-mlp", size=4)
     assert task.data["train"]["image"].shape == (1438, 4, 4, 1)
     assert task.metadata["size"] == 4 and task.name == "digits-mlp(size=4)"
-    assert "size" not in tasks.get("digits-mlp").metadata
+    plain = tasks.get("digits-mlp").metadata
+    assert "size" not in plain and "grey" not in plain
+    assert tasks.get("digits-mlp", grey=True).metadata["grey"] is True
     with pytest.raises(ValueError, match="size must be an integer >= 1, got 0"):
         tasks.get("digits-mlp", size=0)

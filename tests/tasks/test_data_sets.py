@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.data import Dataset, load_images, load_text, resize, tokenize
+from tasks.data import Dataset, load_images, load_text, resize, to_grey, tokenize
 
 RNG = np.random.default_rng(0)
 SHAPES = {"mnist": (28, 28), "fashion_mnist": (28, 28), "cifar10": (32, 32, 3)}
@@ -272,3 +272,13 @@ def test_resizing_pads_to_a_multiple_and_takes_means():
     np.testing.assert_array_equal(resize(data, 28).splits["train"]["image"], image)
     with pytest.raises(ValueError, match="size=29 is larger than the 28 pixels of own"):
         resize(data, 29)
+
+
+def test_grey_is_brightness():
+    colours = np.eye(3, dtype=np.uint8)[None] * 200
+    split = {"image": colours[:, :, None, :], "label": np.zeros(1, np.int32)}
+    grey = to_grey(Dataset("own", {"train": split}, 10, "a test", {}))
+    np.testing.assert_array_equal(grey.splits["train"]["image"].ravel(), [60, 117, 23])
+    assert grey.splits["train"]["image"].shape == (1, 3, 1, 1)
+    again = to_grey(grey).splits["train"]["image"]
+    np.testing.assert_array_equal(again, grey.splits["train"]["image"])
