@@ -21,6 +21,7 @@ from lopt import parallel
 from lopt.checkpoint import Checkpoints
 from lopt.config import DEFAULT_PRESET, ESTIMATORS, PRESETS, MetaTrainConfig
 from lopt.description import describe
+from lopt.inspect_command import inspect
 from lopt.meta_training import MetaTraining, meta_train
 from lopt.weights import save_pretrained
 
@@ -119,11 +120,14 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
 def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["inspect"]:
+        return inspect(arguments[1:])
     if arguments[:1] != ["meta-train"]:
         print(
             f"usage: python -m lopt meta-train [{'|'.join(PRESETS)}] --out DIR "
             "[--resume] [--estimator NAME] ..."
         )
+        print("       python -m lopt inspect FILE [--variant NAME]")
         print("--help after the name of a preset shows all options")
         raise SystemExit(0 if arguments[:1] in ([], ["-h"], ["--help"]) else 2)
     try:
