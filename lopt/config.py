@@ -131,6 +131,8 @@ def _preset(
 def _celo2(
     names: tuple[str, ...],
     *,
+    learning_rate: float,
+    rescale: tuple[float, float],
     estimator: PES | NoiseReuseES,
     longest: int,
     meta_optimizer: WarmupCosineAdamW,
@@ -138,11 +140,11 @@ def _celo2(
 ) -> MetaTrainConfig:
     """On an MLP of one hidden layer that sees grey images of 8x8 pixels."""
     return MetaTrainConfig(
-        architecture=Celo2(1e-3, adam_bias_correction=False),
+        architecture=Celo2(learning_rate, adam_bias_correction=False),
         task=TaskConfig(
             names,
             overrides=("depth=1", "batch_size=64", "size=8", "grey=True"),
-            rescale=(1e-3, 1e3),
+            rescale=rescale,
         ),
         estimator=estimator,
         schedule=LogUniform(100, longest, stagger=longest),
@@ -156,6 +158,8 @@ def _celo2(
 
 _CELO2 = _celo2(
     ("mnist-mlp", "fashion-mnist-mlp", "cifar10-mlp", "digits-mlp"),
+    learning_rate=1e-3,
+    rescale=(1e-3, 1e3),
     estimator=PES(num_particles=8, std=0.01, truncation_length=50),
     longest=2000,
     meta_optimizer=WarmupCosineAdamW(5e-5, 5e-5, warmup_fraction=0),
@@ -163,6 +167,8 @@ _CELO2 = _celo2(
 )
 _CELO2_MINI = _celo2(
     ("digits-mlp",),
+    learning_rate=3e-3,
+    rescale=(0.1, 10.0),
     estimator=NoiseReuseES(num_particles=8, std=0.01, truncation_length=50),
     longest=1000,
     meta_optimizer=WarmupCosineAdamW(3e-3, clip_norm=1.0),
