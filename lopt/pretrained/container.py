@@ -38,6 +38,10 @@ class Container(NamedTuple):
     wrapper: Mapping[str, Any] = {}
 
 
+class _UnfitError(ValueError):
+    """A file is whole, but holds something else."""
+
+
 def read(data: bytes, name: str) -> Container:
     """Reads a file.
 
@@ -51,6 +55,8 @@ def read(data: bytes, name: str) -> Container:
     reader = _reader(data, name)
     try:
         return reader(data)
+    except _UnfitError as error:
+        raise ValueError(f"{name!r} is refused: {error}.") from error
     except Exception as error:  # Damaged data lets libraries raise about anything.
         ours = ", or not a file of lopt.save_pretrained" if reader is _npz else ""
         detail = f"{type(error).__name__}: {error}"
@@ -145,7 +151,7 @@ def _npy(data: bytes) -> np.ndarray:
         raise ValueError(f"it has an array in version {version} of npy, not (1, 0)")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
-        raise ValueError(_PICKLES)
+        raise _UnfitError(_PICKLES)
     if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"an array of shape {shape} has {len(data)} bytes")
     return np.load(io.BytesIO(data), allow_pickle=False)
@@ -154,7 +160,7 @@ def _npy(data: bytes) -> np.ndarray:
 def _safetensors(data: bytes) -> Container:
     for name, entry in safetensors.deserialize(data):
         if entry["dtype"] != "F32":
-            raise ValueError(f"{name!r} has dtype {entry['dtype']}, expected F32")
+            raise _UnfitError(f"{name!r} has dtype {entry['dtype']}, expected F32")
     arrays = safetensors.numpy.load(data)
     end = 8 + int.from_bytes(data[:8], "little")
     said = json.loads(data[8:end]).get("__metadata__") or {}
@@ -183,14 +189,16 @@ def _msgpack(data: bytes) -> Container:
 def _flatten(tree: Any, prefix: str, arrays: dict[str, np.ndarray]) -> None:
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise ValueError(f"the key {key!r} is a {type(key).__name__}, not a string")
+            raise _UnfitError(
+                f"the key {key!r} is a {type(key).__name__}, not a string"
+            )
         name = prefix if key == "~" else f"{prefix}/{key}".lstrip("/")
         if isinstance(value, dict):
             _flatten(value, name, arrays)
         elif not isinstance(value, np.ndarray):
             kind = type(value).__name__
-            raise ValueError(f"{name!r} is a {kind}, expected an array")
+            raise _UnfitError(f"{name!r} is a {kind}, expected an array")
         elif name in arrays:
-            raise ValueError(f"{name!r} is there twice")
+            raise _UnfitError(f"{name!r} is there twice")
         else:
             arrays[name] = value

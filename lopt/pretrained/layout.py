@@ -226,7 +226,7 @@ def problems(arrays: Arrays, layout: Layout) -> tuple[Sizes, list[str]]:
     for name, shape in layout.shapes.items():
         if name not in arrays:
             wrong.append(f"{name!r} is missing, expected {_show(shape, sizes)}")
-    for name, array in arrays.items():
+    for name, array in sorted(arrays.items()):
         if name not in expected:
             wrong.append(f"{name!r}, found {array.shape}, is unknown")
         elif array.shape != (shape := _resolve(expected[name], sizes)):
