@@ -56,6 +56,9 @@ class Task:
         computes before its nonlinearity, from the input to the logits, which come
         last; arrays of shape (batch, ..., features). `None` for a task that cannot
         tell.
+      also_evaluated: names of further sets in `data`, such as texts of another kind,
+        on which `evaluate` runs as it does on `"valid"`; their metrics are recorded as
+        `METRIC/NAME`.
       metadata: what identifies the task in a record: sizes, data hashes, sources.
       stream: `(seed, start, stop) -> batches`, for training data that is larger than a
         device: the training batches of the steps from `start` up to `stop`, gathered on
@@ -77,6 +80,7 @@ class Task:
     preactivations: (
         Callable[[Params, ModelState, Batch], dict[str, jax.Array]] | None
     ) = None
+    also_evaluated: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stream: Callable[[int, int, int], Data] | None = None
 

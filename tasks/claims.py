@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 ALL_TASKS, SCORE = "all tasks", "score"
+_LITTLE_IS_GOOD = ("loss", "perplexity", "bits per byte")
 _SENTENCE = re.compile(r"(.+?) ([<>]) (.+?) in (.+?) on (.+)")
 
 
@@ -61,10 +62,10 @@ class Claim:
         claim = cls(left, "<" if sign == "<" else ">", right, measure, task)
         if claim.measure.endswith("loss"):
             check_known("measure", claim.measure, measures.MEASURES)
-        if (claim.sign == "<") != claim.measure.endswith("loss"):
+        if (claim.sign == "<") != claim.measure.endswith(_LITTLE_IS_GOOD):
             raise ValueError(
-                f"claim {sentence!r}: losses are claimed to be less (<), other "
-                "measures to be more (>)"
+                f"claim {sentence!r}: losses and perplexities are claimed to be less "
+                "(<), other measures to be more (>)"
             )
         if claim.task == ALL_TASKS and claim.measure != SCORE:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,8 @@ from tasks.transformers import decoder
 
 # 50257 tokens of GPT-2, and more up to a multiple of 64, which matrix units like.
 TOKENS, VOCAB_SIZE = 50_257, 50_304
+_OF_CHARACTERS = "tiny_shakespeare"
+_SPLITS = {"train", "valid", "meta"}
 MODEL = {
     "tie_embeddings": True,
     "exact_gelu": True,
@@ -35,6 +39,7 @@ def gpt2(
     batch_size: int = 480,
     microbatches: int = 1,
     max_valid_windows: int | None = None,
+    texts: Sequence[str] = (),
     parametrization: str | Parametrization = "sp",
     base_width: int | None = None,
     dtype: str = "float32",
@@ -62,23 +67,30 @@ def gpt2(
       batch_size: windows in a training batch.
       microbatches: how many parts of a batch are differentiated one after the other,
         which saves memory; a divisor of `batch_size`.
-      max_valid_windows: evaluate on at most as many windows, evenly spaced.
+      max_valid_windows: evaluate on at most as many windows of a text, evenly spaced.
+      texts: names of further token files, such as `wikitext` and `lambada`, on whose
+        `val.bin` the model is evaluated too.
       parametrization: `"sp"`, `"mup"` or a `Parametrization`.
       base_width: that of the parametrization, 1 by default.
       dtype: in which activations are computed; parameters are float32.
       remat: whether the backward pass computes blocks again, which saves memory.
       data_dir: the folder of data sets.
 
+    Raises:
+      ValueError: for a value that is not allowed, and for files of another tokenizer.
+      FileNotFoundError: the text, or one of `texts`, is not there.
+
     Source: Radford et al., "Language models are unsupervised multitask learners"
     (2019).
     """
-    if dataset_name == "tiny_shakespeare":
+    _check_texts(texts, dataset_name)
+    if dataset_name == _OF_CHARACTERS:
         dataset = load_text(dataset_name, "character", data_dir)
     else:
         dataset = load_token_files(dataset_name, data_dir, vocab_size=TOKENS)
         vocab_size = VOCAB_SIZE if vocab_size is None else vocab_size
-    return gpt2_on(
-        dataset,
+    task = gpt2_on(
+        _with_texts(dataset, texts, data_dir),
         width=width,
         depth=depth,
         num_heads=num_heads,
@@ -93,6 +105,37 @@ def gpt2(
         base_width=base_width,
         dtype=dtype,
         remat=remat,
+    )
+    return dataclasses.replace(task, also_evaluated=tuple(texts))
+
+
+def _check_texts(texts: Sequence[str], dataset_name: str) -> None:
+    if isinstance(texts, str) or {*texts} & _SPLITS:
+        raise ValueError(
+            f"texts are {texts!r}; allowed are several names of token files, such as "
+            "('wikitext', 'lambada'), but none of a split"
+        )
+    if texts and dataset_name == _OF_CHARACTERS:
+        raise ValueError(
+            f"texts are {texts!r}, whose tokens are those of GPT-2, while those of "
+            f"{dataset_name} are characters; leave texts out"
+        )
+
+
+def _with_texts(
+    dataset: Dataset, texts: Sequence[str], data_dir: str | None
+) -> Dataset:
+    """The data set and the validation splits of others, by their names."""
+    found = {
+        name: load_token_files(name, data_dir, vocab_size=TOKENS, splits=("valid",))
+        for name in texts
+    }
+    splits = {name: of.splits["valid"] for name, of in found.items()}
+    sha256 = {name: of.sha256["valid"] for name, of in found.items()}
+    return dataclasses.replace(
+        dataset,
+        splits={**dataset.splits, **splits},
+        sha256={**dataset.sha256, **sha256},
     )
 
 

@@ -17,7 +17,6 @@ FINAL_VALID = "final validation loss"
 FINAL_TRAIN = "final training loss"
 BEST_VALID = "best validation loss"
 MEASURES = (FINAL_VALID, FINAL_TRAIN, BEST_VALID)
-_METRIC = "final validation "
 _LAST = 0.05
 
 
@@ -34,7 +33,8 @@ def by_seed(records: Sequence[Record], measure: str = FINAL_VALID) -> dict[int, 
     Args:
       records: of one optimizer on one task.
       measure: one of `MEASURES`, or `"final validation accuracy"` and so on for another
-        metric. The training loss is the mean over the last twentieth of the steps.
+        metric, `"final wikitext perplexity"` for one on a further set. The training
+        loss is the mean over the last twentieth of the steps.
 
     Returns:
       Losses of diverged runs are +inf, other metrics of theirs NaN.
@@ -52,10 +52,41 @@ def by_seed(records: Sequence[Record], measure: str = FINAL_VALID) -> dict[int, 
     elif measure == BEST_VALID:
         values = valid_losses(records).min(axis=-1)
     else:
-        metrics = {_METRIC + m.replace("_", " "): m for m in records[0].valid}
+        metrics = {f"final {metric_name(m)}": m for m in records[0].valid}
         check_known("measure", measure, dict.fromkeys([*MEASURES, *metrics]))
         values = [r.valid[metrics[measure]][-1] for r in records]
     return {r.seed: float(x) for r, x in zip(records, values, strict=True)}
+
+
+def metric_name(metric: str) -> str:
+    """What a metric of the records is, in words.
+
+    Example:
+      >>> metric_name("bits_per_byte"), metric_name("perplexity/wikitext")
+      ('validation bits per byte', 'wikitext perplexity')
+    """
+    name, _, of_set = metric.partition("/")
+    return f"{of_set or 'validation'} {name.replace('_', ' ')}"
+
+
+def further_metrics(record: Record) -> list[str]:
+    """Metrics on sets beside the validation split; no loss that is a perplexity too.
+
+    Example:
+      >>> further_metrics(record)  # doctest: +SKIP
+      ['perplexity/wikitext', 'perplexity/lambada']
+    """
+    further = [m.partition("/") for m in record.valid if "/" in m]
+    return [
+        f"{name}/{of_set}"
+        for name, _, of_set in further
+        if name != "loss" or f"perplexity/{of_set}" not in record.valid
+    ]
+
+
+def finals(records: Sequence[Record], metric: str) -> list[float]:
+    """A metric at the end of each run."""
+    return [float(r.valid[metric][-1]) for r in records]
 
 
 def _loss(record: Record, loss: np.floating) -> float:

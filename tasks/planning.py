@@ -125,6 +125,8 @@ def plan(
             **_protocol(suite),
             **({} if everywhere else _tuning(entry, [o.name for o in resolved], seeds)),
         }
+        for further in task.also_evaluated:
+            check_known("set in also_evaluated", further, task.data)
         every = eval_every or entry.eval_every or max(1, length // EVALUATIONS)
         config = {
             "task": name,

@@ -40,7 +40,8 @@ class Record:
       environment: versions of packages and the hardware.
       train_loss: the training loss of every step.
       eval_steps: the steps at which the rest was recorded, 0 first.
-      valid: metrics on the validation split at `eval_steps`, by name.
+      valid: metrics on the validation split at `eval_steps`, by name, and on further
+        sets as `METRIC/NAME`.
       hyperparams: the optimizer's scalar hyper-parameters at `eval_steps`, by name.
       costs: compile and run seconds, milliseconds of an update, bytes of state.
       diverged_at: the first step with a non-finite loss, or `None`.

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tasks import grid_views, grids, statistics, tables
+from tasks import grid_views, grids, tables
 from tasks.grids import Grid
 from tasks.markup import (
     anchor,
@@ -22,7 +22,7 @@ from tasks.markup import (
     table,
     text,
 )
-from tasks.measures import FINAL_TRAIN, FINAL_VALID
+from tasks.measures import FINAL_TRAIN, FINAL_VALID, further_metrics, metric_name
 from tasks.parametrization import describe
 from tasks.records import Record
 from tasks.results import Summary
@@ -152,24 +152,25 @@ def _sentence(facts: Mapping[str, Any]) -> str:
 
 
 def _outcomes_table(of_task: Sequence[Summary]) -> str:
-    metrics = [m for m in of_task[0].records[0].valid if m != "loss"]
+    first = of_task[0].records[0]
+    own = [m for m in first.valid if "/" not in m and m != "loss"]
+    metrics = own + further_metrics(first)
     head = [
         "optimizer",
         "final<br>valid loss",
         "difference to<br>baseline",
         "best<br>valid loss",
-        *(f"final<br>{text(m.replace('_', ' '))}" for m in metrics),
+        *(f"final<br>{text(metric_name(m))}" for m in metrics),
         "steps to<br>target",
         "diverged",
     ]
     rows = []
     for s in of_task:
-        finals = [[r.valid[m][-1] for r in s.records] for m in metrics]
         cells = [
             interval(s.final),
             interval(s.difference, digits=3) if s.difference else "–",
             interval(s.best),
-            *(tables.number(float(statistics.interquartile_mean(f))) for f in finals),
+            *(soften_bounds(tables.final_metric(s, m)) for m in metrics),
             soften_bounds(tables.steps_with_interval(s.steps_to_target, s.steps)),
             f"{s.num_diverged}/{len(s.records)}",
         ]

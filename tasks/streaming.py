@@ -54,8 +54,8 @@ def token_splits(
       batch_size: windows in a batch.
       context: tokens that a model reads.
       vocab_size: what tokens that are streamed are checked to be less than.
-      max_valid_windows: evaluate on at most as many windows, evenly spaced; by default
-        on all.
+      max_valid_windows: evaluate on at most as many windows of each split, evenly
+        spaced; by default on all.
 
     Example:
       >>> splits = {k: {"tokens": np.arange(99)} for k in ("train", "valid")}
@@ -77,7 +77,8 @@ def token_splits(
 
     kept = dict(splits)
     if max_valid_windows is not None:
-        kept["valid"] = spread("valid", max_valid_windows)
+        held_out = [split for split in splits if split != "train"]
+        kept.update({split: spread(split, max_valid_windows) for split in held_out})
     tokens = splits["train"]["tokens"]
     if not _is_large(tokens):
         return kept, None

@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from tasks import statistics
 from tasks.claims import Outcome
 from tasks.comparison import Comparison, Standing
+from tasks.measures import finals, further_metrics, metric_name
 from tasks.results import Summary
 from tasks.statistics import Interval
 
@@ -117,6 +119,11 @@ def row(summary: Summary) -> list[str]:
     ]
 
 
+def final_metric(summary: Summary, metric: str) -> str:
+    """A metric at the end, over seeds; "undefined" if one of them diverged."""
+    return with_interval(statistics.interval(finals(summary.records, metric)))
+
+
 def stopping_row(summary: Summary) -> list[str]:
     """The cells of early stopping, in the order of `STOPPING_COLUMNS`."""
     found = summary.stopping
@@ -140,9 +147,13 @@ def markdown(summaries: Sequence[Summary]) -> str:
     if first.target is not None:
         headline += f", target loss {number(first.target)}"
     rows = [list(COLUMNS), *map(row, summaries)]
+    metrics = further_metrics(first.records[0])
+    extra = [[metric_name(m) for m in metrics]]
+    extra += [[final_metric(s, m) for m in metrics] for s in summaries]
     if any(s.stopping for s in summaries):
-        extra = [list(STOPPING_COLUMNS), *map(stopping_row, summaries)]
-        rows = [r[:-1] + e + r[-1:] for r, e in zip(rows, extra, strict=True)]
+        stopping = [list(STOPPING_COLUMNS), *map(stopping_row, summaries)]
+        extra = [e + s for e, s in zip(extra, stopping, strict=True)]
+    rows = [r[:-1] + e + r[-1:] for r, e in zip(rows, extra, strict=True)]
     return f"{headline}\n\n{aligned(rows)}"
 
 

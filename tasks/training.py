@@ -36,7 +36,7 @@ class Chunk(NamedTuple):
 
     Attributes:
       train_loss: float32[seeds, chunk_size], NaN after the steps that were run.
-      valid: metrics at the end of the chunk, each float32[seeds].
+      valid: metrics at the end of the chunk, each float32[seeds]; see `evaluations`.
       hyperparams: scalar hyper-parameters at the end of the chunk, float32[seeds].
     """
 
@@ -71,7 +71,8 @@ class Program:
         placement: Placement | None = None,
     ):
         placement = placement or Placement()
-        used = [k for k in ("train", "valid", "meta") if k in task.data]
+        named = ("train", "valid", "meta", *task.also_evaluated)
+        used = [k for k in named if k in task.data]
         self._splits = placement.replicate({k: task.data[k] for k in used})
         self.num_seeds = len(seeds)
         self._batches = _Batches(task, seeds, chunk_size, placement)
@@ -259,7 +260,7 @@ def _advance(task, transformation, chunk_size, placement):
             return carry, losses.at[t - start].set(loss.astype(jnp.float32))
 
         def evaluate():
-            return task.evaluate(carry.params, carry.model_state, splits["valid"])
+            return evaluations(task, carry.params, carry.model_state, splits)
 
         losses = jnp.full(chunk_size, jnp.nan, jnp.float32)
         carry, losses = jax.lax.fori_loop(start, stop, body, (carry, losses))
@@ -273,6 +274,17 @@ def _advance(task, transformation, chunk_size, placement):
         return carry, Chunk(losses, valid, scalar_hyperparams(carry.opt_state))
 
     return advance
+
+
+def evaluations(
+    task: Task, params: Params, model_state: ModelState, data: Data
+) -> dict[str, jax.Array]:
+    """Metrics on the validation split, and as `METRIC/NAME` on each further set."""
+    found = task.evaluate(params, model_state, data["valid"])
+    for name in task.also_evaluated:
+        metrics = task.evaluate(params, model_state, data[name])
+        found = found | {f"{metric}/{name}": value for metric, value in metrics.items()}
+    return found
 
 
 def scalar_hyperparams(state: optax.OptState) -> dict[str, jax.Array]:

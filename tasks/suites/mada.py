@@ -1,6 +1,7 @@
 """MADA, HyperAdam and the members of the family, as in their paper and in small.
 
-* *Pretraining.* GPT-2 on OpenWebText: every member, MADA, and both from a poor start.
+* *Pretraining.* GPT-2 on OpenWebText: every member, MADA, and both from a poor start,
+  evaluated on WikiText and LAMBADA too.
 * *Robustness.* A character model of Shakespeare, over a grid of initial (b1, b2). The
   paper's claim is about the training loss, over which the page of this suite compares.
 * *Images.* A 5-layer CNN and ResNet-9 on CIFAR-10, whose learning rates, schedules and
@@ -172,6 +173,7 @@ _PRETRAINING = Entry(
     family(_OPENWEBTEXT_HYPER, **_OPENWEBTEXT),
     steps=100_000,
     eval_every=1000,
+    overrides={"texts": ("wikitext", "lambada")},
 )
 MADA = Suite(
     name="mada",

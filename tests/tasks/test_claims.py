@@ -44,7 +44,8 @@ def test_a_claim_reads_its_sentence_and_says_it_again():
     ("sentence", "said"),
     [
         ("a beats b", "is not 'LEFT < RIGHT in MEASURE on TASK'"),
-        ("a > b in final validation loss on t", "losses are claimed to be less"),
+        ("a > b in final validation loss on t", "losses and perplexities are"),
+        ("a > b in final wikitext perplexity on t", "are claimed to be less"),
         ("a < b in final validation accuracy on t", "other measures to be more"),
         ("a < b in final validation loss on all tasks", "only a 'score' can be"),
         ("a < b in final valid loss on t", "did you mean 'final validation loss'"),
