@@ -9,6 +9,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Small programs run once: most of the time would go into making them fast.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update(
     "jax_compilation_cache_dir",
     str(pathlib.Path(__file__).parent.parent / ".jax_cache"),

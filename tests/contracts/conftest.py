@@ -6,14 +6,6 @@ import pytest
 from contracts.registry import PARAMS
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(params=PARAMS)
 def optimizer(request):
     return request.param
