@@ -11,6 +11,7 @@ from tasks import aggregates, grids, measures, profiles
 from tasks.problems import variant_of
 from tasks.results import Summary
 from tasks.statistics import Interval
+from tasks.suites.base import IN_DISTRIBUTION
 
 Summaries = Mapping[str, Sequence[Summary]]
 Cells = Mapping[str, Mapping[str, Summary]]  # by optimizer and task
@@ -50,6 +51,8 @@ class Comparison:
 
     Attributes:
       track: how the settings of the optimizers were chosen, if that is said.
+      distribution: whether the tasks are such as learned optimizers were meta-trained
+        on, if that is said of any.
       measure: what scores and targets are about.
       tasks: names of the tasks.
       baseline: display name of the optimizer that others are compared with.
@@ -61,12 +64,19 @@ class Comparison:
     """
 
     track: str | None
+    distribution: str | None
     measure: str
     tasks: tuple[str, ...]
     baseline: str | None
     standings: tuple[Standing, ...]
     scores: Mapping[str, Mapping[str, np.ndarray]]
     ratios: Mapping[str, np.ndarray]
+
+    @property
+    def title(self) -> str:
+        """What sets it apart from other comparisons of the suite; may be empty."""
+        track = f"{self.track} track" if self.track else None
+        return ", ".join(s for s in (track, self.distribution) if s)
 
     @property
     def whole(self) -> list[Standing]:
@@ -82,20 +92,40 @@ class Comparison:
         return _improvement(self.scores[optimizer], self.scores[other])
 
 
-def by_track(summaries: Summaries) -> list[Comparison]:
-    """A comparison of all optimizers for each track; the baseline is in all of them.
+def comparisons(summaries: Summaries) -> list[Comparison]:
+    """All optimizers, for each track and on tasks in and out of distribution apart.
 
-    Tracks of one optimizer, or without a task that has scores, are left out.
+    The baseline is on all tracks. Where there is one optimizer alone, or no task that
+    has scores, nothing is compared.
 
     Args:
       summaries: those of `Results.summaries()`.
     """
     tracks = dict.fromkeys(s.track for of_task in summaries.values() for s in of_task)
-    found = [_compare(summaries, track) for track in tracks]
+    found = [
+        _compare(of, track, distribution)
+        for track in tracks
+        for distribution, of in _by_distribution(summaries).items()
+    ]
     return [c for c in found if len(c.standings) > 1]
 
 
-def _compare(summaries: Summaries, track: str | None) -> Comparison:
+def _by_distribution(summaries: Summaries) -> dict[str | None, Summaries]:
+    inside = {
+        task: of_task
+        for task, of_task in summaries.items()
+        if any(IN_DISTRIBUTION in s.tags for s in of_task)
+    }
+    if not inside:
+        return {None: summaries}
+    outside = {task: of for task, of in summaries.items() if task not in inside}
+    found = {"out of distribution": outside, "in distribution": inside}
+    return {name: of for name, of in found.items() if of}
+
+
+def _compare(
+    summaries: Summaries, track: str | None, distribution: str | None
+) -> Comparison:
     cells: dict[str, dict[str, Summary]] = {}
     for task, of_task in summaries.items():
         for s in grids.split(of_task)[1]:
@@ -131,6 +161,7 @@ def _compare(summaries: Summaries, track: str | None) -> Comparison:
     standings.sort(key=lambda s: (-s.num_tasks, -s.score.estimate))
     return Comparison(
         track=track,
+        distribution=distribution,
         measure=first.records[0].context.get("measure", measures.FINAL_VALID),
         tasks=tuple(tasks),
         baseline=baseline,

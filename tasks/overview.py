@@ -63,8 +63,8 @@ _COSTS_READING = (
 
 def of(comparison: Comparison) -> Iterator[str]:
     """Which optimizer to try first, and how all of them stand over the tasks."""
-    track = f" ({comparison.track} track)" if comparison.track else ""
-    yield f"<h2>Which optimizer to try first{text(track)}</h2>"
+    title = f" ({comparison.title})" if comparison.title else ""
+    yield f"<h2>Which optimizer to try first{text(title)}</h2>"
     yield f"<p>{_advice(comparison)}</p>"
     rows = [
         (
@@ -220,8 +220,14 @@ def _verdict(of_task: Sequence[Summary]) -> str:
     ]
     if diverged:
         said.append(f"Diverged: {', '.join(diverged)}.")
-    link = f'<a href="#{anchor(best.task)}">{text(best.task)}</a>'
-    return f"{link}: {text(' '.join(said))}"
+    return f"{_link(best)}: {text(' '.join(said))}"
+
+
+def _link(of_task: Summary) -> str:
+    """To the section of a task, with what sets the task apart."""
+    tags = f" ({', '.join(of_task.tags)})" if of_task.tags else ""
+    task = of_task.task
+    return f'<a href="#{anchor(task)}">{text(task)}</a>{text(tags)}'
 
 
 def _by_optimizer(summaries: Summaries) -> dict[str, dict[str, Summary]]:
@@ -237,9 +243,8 @@ def _robustness(of_grids: Sequence[Grid]) -> str:
     _, *rows = grid_views.rows(of_grids, FINAL_TRAIN)
     worst = [f"{row[5]} for {row[0]}" for row in rows]
     pairs = f"{len(of_grids[0].members)} pairs of {' and '.join(of_grids[0].axes)}"
-    task = next(iter(of_grids[0].members.values())).task
     said = f"over {pairs}, the worst final training loss is {', '.join(worst)}."
-    return f'<a href="#{anchor(task)}">{text(task)}</a>: {text(said)}'
+    return f"{_link(next(iter(of_grids[0].members.values())))}: {text(said)}"
 
 
 def _range(values: Iterable[float]) -> str:

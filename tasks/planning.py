@@ -121,6 +121,7 @@ def plan(
             "suite_baseline": baseline or (suite.baseline if suite else None),
             "target": entry.target,
             "early_stopping": _early_stopping(entry, suite),
+            "tags": list(entry.tags),
             "command": command,
             **_protocol(suite),
             **({} if everywhere else _tuning(entry, [o.name for o in resolved], seeds)),

@@ -36,7 +36,8 @@ class Record:
       optimizer: the optimizer's display name.
       seed: decides the initial parameters, the batches and the noise.
       config: what the curves depend on: task, optimizer, steps, evaluation points.
-      context: what they do not depend on: suite, baseline, target, order, command.
+      context: what they do not depend on: suite, baseline, target, tags, order,
+        command.
       environment: versions of packages and the hardware.
       train_loss: the training loss of every step.
       eval_steps: the steps at which the rest was recorded, 0 first.

@@ -78,6 +78,12 @@ class Summary:
         """How the optimizer's settings were chosen, if that is said."""
         return self.records[0].context.get("track")
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What sets the task apart from others of its suite."""
+        tags = (tag for r in self.records for tag in r.context.get("tags", ()))
+        return tuple(dict.fromkeys(tags))
+
     def cost(self, name: str) -> float:
         """The median of a cost over the records; NaN where it was not measured."""
         return float(np.median([r.costs.get(name, np.nan) for r in self.records]))
@@ -129,10 +135,10 @@ class Results:
         }
 
     def comparisons(self) -> list[Comparison]:
-        """What every optimizer reached over all tasks, one for each track."""
-        from tasks.comparison import by_track
+        """What every optimizer reached over all tasks, by track and distribution."""
+        from tasks.comparison import comparisons
 
-        return by_track(self.summaries())
+        return comparisons(self.summaries())
 
     def claims(self) -> list[Outcome]:
         """What the runs say about the claims that were declared before them."""
@@ -183,7 +189,8 @@ class Results:
         summaries = self.summaries()
         figures = plots.figures(summaries)
         for c in self.comparisons():
-            figures[f"{c.track or 'all'}.profiles"] = profile_plots.profile_curves(c)
+            stem = c.title.replace(", ", ".").replace(" ", "-") or "all"
+            figures[f"{stem}.profiles"] = profile_plots.profile_curves(c)
         for task, of_task in summaries.items():
             if in_grids := grids.split(of_task)[0]:
                 figures[f"{task}.grid"] = grid_views.plot(

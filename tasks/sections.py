@@ -136,6 +136,7 @@ def _task_facts(of_task: Sequence[Summary]) -> str:
     if rules != {"sp"}:
         metadata["parametrizations"] = " and ".join(sorted(rules))
     facts = {
+        "tags": ", ".join(of_task[0].tags),
         "data": _sentence(data),
         "model": _sentence(metadata),
         "batch": _sentence(config["batch"]),

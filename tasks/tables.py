@@ -183,11 +183,11 @@ def overall_row(standing: Standing) -> list[str]:
 
 def overall(comparison: Comparison) -> str:
     """A headline and a Markdown table of optimizers over all tasks."""
-    track = f"{comparison.track} track, " if comparison.track else ""
+    title = f"{comparison.title}, " if comparison.title else ""
     n = len(comparison.tasks)
     tasks = f"{n} tasks" if n > 1 else "one task"
     headline = (
-        f"{track}{tasks} by {comparison.measure}: score 1 is the best baseline, "
+        f"{title}{tasks} by {comparison.measure}: score 1 is the best baseline, "
         f"improvement is over {comparison.baseline or 'the baseline'}, time to target "
         "is the area under the profile"
     )

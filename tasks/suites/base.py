@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 1000
 TRACKS = ("tuned", "untuned")
+IN_DISTRIBUTION = "in-distribution"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Entry:
       track: how the settings of the optimizers were chosen: `"tuned"` on this task, or
         `"untuned"`, one setting for all tasks; `None` where it is not said.
       tuning: by display name of an optimizer, how it was tuned, see `tasks.tuning`.
-      tags: what sets the entry apart from others of the suite.
+      tags: what sets the entry apart from others of the suite. Tasks that learned
+        optimizers were meta-trained on have `IN_DISTRIBUTION`, and the report does not
+        mix them with others.
     """
 
     task: str | Task

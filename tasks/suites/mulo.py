@@ -25,9 +25,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tasks.suites.base import Entry, Suite
+from tasks.suites.base import IN_DISTRIBUTION, Entry, Suite
 
-IN_DISTRIBUTION = "in-distribution"
 STEPS, LONG_STEPS = 5000, 25_000
 WIDTH, DEEP, DEEP_BATCH_SIZE = 1024, 16, 128
 META_TRAINING_WIDTHS = (128, 512, 1024)

@@ -89,6 +89,29 @@ def test_an_untuned_optimizer_sets_no_target_and_has_its_own_table(tmp_path):
     assert "try first (untuned track)" in page
 
 
+def test_tasks_of_meta_training_are_marked_and_not_mixed_with_others(tmp_path):
+    inside = context(tags=["in-distribution"])
+    results = Results(
+        [
+            *runs("adamw", BASELINE, task="seen", context=inside),
+            *runs("faster", FASTER, task="seen", context=inside),
+            *runs("adamw", BASELINE, task="wide"),
+            *runs("faster", np.array(BASELINE) + 1, task="wide"),
+        ]
+    )
+    outside, seen = results.comparisons()
+    assert (outside.title, outside.tasks) == ("out of distribution", ("wide",))
+    assert (seen.title, seen.tasks) == ("in distribution", ("seen",))
+    assert outside.standings[0].optimizer == "adamw"
+    assert seen.standings[0].optimizer == "faster"
+    page = results.to_html(tmp_path / "page.html").read_text()
+    assert "try first (out of distribution)" in page
+    assert page.count("</a> (in-distribution): the lowest") == 1
+    assert "in distribution, one task by final" in results.table()
+    stems = {stem for stem in results.plot() if stem.endswith("profiles")}
+    assert stems == {"out-of-distribution.profiles", "in-distribution.profiles"}
+
+
 def test_the_measure_of_the_suite_decides():
     worse_training = np.full(100, 8.0, np.float32)
     given = context(measure="final training loss")

@@ -69,7 +69,7 @@ def test_the_texts_of_the_suite_are_those_of_the_paper():
 def test_a_text_that_is_missing_is_said(folder):
     (folder / "lambada" / "val.bin").unlink()
     with pytest.raises(
-        FileNotFoundError, match="lambada: no files found.*Expected: val.bin"
+        FileNotFoundError, match=r"lambada: no files found.*Expected: val.bin"
     ):
         tasks.get("openwebtext-gpt2", data_dir=folder, texts=TEXTS, **SMALL)
 

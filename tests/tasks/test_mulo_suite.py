@@ -5,7 +5,8 @@ import pytest
 from tasks import registry
 from tasks.optimizers import resolve_all
 from tasks.suites import get_suite
-from tasks.suites.mulo import HEADS, IN_DISTRIBUTION
+from tasks.suites.base import IN_DISTRIBUTION
+from tasks.suites.mulo import HEADS
 
 ENTRIES = get_suite("mulo").entries
 MUP = [e for e in ENTRIES if "parametrization" in e.overrides]

@@ -75,7 +75,11 @@ def test_a_task_may_come_in_two_lengths_and_on_two_tracks():
 def test_records_know_what_they_will_be_judged_by():
     found = {"trials": 5, "volume": 2.0, "seeds": [100], "at_edge": []}
     entry = Entry(
-        "digits-mlp", ("optax:sgd(0.1)",), track="tuned", tuning={"sgd": found}
+        "digits-mlp",
+        ("optax:sgd(0.1)",),
+        track="tuned",
+        tuning={"sgd": found},
+        tags=("in-distribution",),
     )
     claim = "sgd < adamw in final validation loss on digits-mlp"
     suite = Suite("toys", "", (entry,), baselines=("sgd",), claims=(claim,))
@@ -83,6 +87,7 @@ def test_records_know_what_they_will_be_judged_by():
     assert cell.context["claims"] == [claim]
     assert cell.context["baselines"] == ["sgd"]
     assert cell.context["tuning"] == {"sgd": found}
+    assert cell.context["tags"] == ["in-distribution"]
     assert "tuning" not in plan(suite, "optax:sgd(0.2)")[0].context
     with pytest.raises(ValueError, match="overlap those that 'sgd' was tuned on"):
         plan(suite, seeds=(0, 100))
