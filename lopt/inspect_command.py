@@ -28,11 +28,12 @@ def inspect(arguments: Sequence[str]) -> None:
     parsed = tyro.cli(Arguments, prog="python -m lopt inspect", args=arguments)
     try:
         metadata = load_pretrained(parsed.file, variant=parsed.variant).metadata
+        lines = list(_lines(parsed.file, metadata))
     except ValueError as e:
         print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    for name, value in _lines(parsed.file, metadata):
-        print(f"{name:<13} {value}")
+    for name, value in lines:
+        print(f"{name:<17} {value}")
 
 
 def _lines(file: str, metadata: Mapping[str, Any]):
@@ -46,7 +47,7 @@ def _lines(file: str, metadata: Mapping[str, Any]):
     yield "sizes", _options(metadata["sizes"]) or "fixed"
     yield "parameters", metadata["num_parameters"]
     for name, values in metadata.get("decays", {}).items():
-        yield name, "  ".join(f"{value:.7g}" for value in values)
+        yield name.replace("_", " "), "  ".join(f"{value:.7g}" for value in values)
     yield "licence", metadata["licence"]
     yield "source", metadata["source"]
     for text in metadata["assumed"]:
@@ -61,7 +62,7 @@ def _call(file: str, metadata: Mapping[str, Any]) -> str:
     arguments = [repr(file)]
     if metadata["assumed"] and variant:
         arguments.append(f"variant={variant!r}")
-    if "num_steps" in kinds.KINDS[kind].run:
+    if "num_steps" in kinds.lookup(kind).run:
         arguments.append("num_steps=...")
     if kind == "celo2" or variant == "elo":
         arguments.append("learning_rate=...")

@@ -66,29 +66,28 @@ def build(description: Mapping[str, Any], **run: Any) -> Any:
     Raises:
       ValueError: no such kind or field, or a value that is not allowed.
     """
-    fields = {**description, **run}
-    kind = fields.pop("kind", "small_fc")
-    allowed = field_names(kind)
-    for name in fields:
-        if name not in allowed:
+    given = {**description, **run}
+    kind = given.pop("kind", "small_fc")
+    known = lookup(kind)
+    architecture = getattr(importlib.import_module(known.module), known.name)
+    fields = [field.name for field in dataclasses.fields(architecture)]
+    for name in given:
+        if name not in fields:
             raise ValueError(
-                f"{kind} has no option {name!r}; there are {', '.join(allowed)}"
+                f"{kind} has no option {name!r}; there are {', '.join(fields)}"
             )
-    known = KINDS[kind]
-    return getattr(importlib.import_module(known.module), known.name)(**fields)
+    return architecture(**given)
 
 
-def field_names(kind: str) -> tuple[str, ...]:
-    """All options of an architecture.
+def lookup(kind: str) -> Kind:
+    """What is known of a kind.
 
     Raises:
-      ValueError: no such kind.
+      ValueError: nothing is.
     """
     if kind not in KINDS:
         raise ValueError(
             f"the kind of learned optimizer is {kind!r}, which this version of lopt "
             f"does not know; it knows {', '.join(KINDS)}"
         )
-    known = KINDS[kind]
-    architecture = getattr(importlib.import_module(known.module), known.name)
-    return tuple(field.name for field in dataclasses.fields(architecture))
+    return KINDS[kind]

@@ -1,13 +1,13 @@
 """From the arrays in one or two files to those of one learned optimizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lopt.pretrained import layout
 from lopt.pretrained.container import Container
-from lopt.pretrained.layout import Sizes
+from lopt.pretrained.layout import Layout, Sizes
 
 # What a config.json says in repositories of the PyTorch layout.
 _CONFIG = {
@@ -48,26 +48,25 @@ def assemble(
     if first.format == "npz":
         return _ours(first)
     layouts = layout.GOOGLE if first.format == "msgpack" else layout.PYTORCH
-    parts = {}
-    arrays, sizes = {}, {}
+    parts, arrays, sizes = {}, {}, {}
     for name, content in contents.items():
         try:
-            part, found, wrong = layout.recognise(content.arrays, layouts)
+            part, sizes, wrong = layout.recognise(content.arrays, layouts)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}.") from error
         if wrong:
             raise ValueError(f"{name!r} is no {part.title}: {layout.first(wrong)}.")
         parts[name] = part
         arrays |= layout.to_canonical(content.arrays, part)
-        for size, value in found.items():
-            if sizes.setdefault(size, value) != value:
-                other = sizes[size]
-                raise ValueError(f"{name!r} has {size}={value}, the other {other}.")
-    part = parts[name]
-    _check_parts(parts, layouts)
+    kind = _common_kind(parts, layouts)
+    if len(parts) > 1:
+        sizes, wrong = layout.problems(arrays, layout.google(kind))
+        if wrong:
+            names = " and ".join(map(repr, parts))
+            raise ValueError(f"{names} differ in size: {layout.first(wrong)}.")
     if config is not None:
-        _check_config(config, part.kind, sizes, name)
-    return Assembled(part.kind, first.format, arrays, sizes)
+        _check_config(config, kind, sizes, name)
+    return Assembled(kind, first.format, arrays, sizes)
 
 
 def _ours(content: Container) -> Assembled:
@@ -80,11 +79,12 @@ def _ours(content: Container) -> Assembled:
     return Assembled(part.kind, content.format, content.arrays, sizes)
 
 
-def _check_parts(parts, layouts) -> None:
+def _common_kind(parts: Mapping[str, Layout], layouts: Sequence[Layout]) -> str:
+    """The kind of which these are all parts."""
     kinds = {part.kind for part in parts.values()}
     whole = sorted(part.file for part in layouts if part.kind in kinds)
     if len(kinds) == 1 and sorted(part.file for part in parts.values()) == whole:
-        return
+        return kinds.pop()
     found = "; ".join(f"{name!r} is {part.title}" for name, part in parts.items())
     if len(parts) == 1:
         raise ValueError(
@@ -96,7 +96,9 @@ def _check_parts(parts, layouts) -> None:
     )
 
 
-def _check_config(config, kind, sizes: Sizes, name: str) -> None:
+def _check_config(
+    config: Mapping[str, Any], kind: str, sizes: Sizes, name: str
+) -> None:
     expected = dict(_CONFIG.get(kind, {}))
     if kind == "small_fc":
         expected["hidden_size"] = sizes["H"]

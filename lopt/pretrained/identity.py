@@ -109,7 +109,11 @@ def of_ours(
 
 def named(found: Assembled) -> dict[str, int]:
     """Sizes by the names of options."""
-    return {SIZE_NAMES[size]: value for size, value in found.sizes.items()}
+    return {
+        name: found.sizes[size]
+        for size, name in SIZE_NAMES.items()
+        if size in found.sizes
+    }
 
 
 def decays(kind: str | None, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

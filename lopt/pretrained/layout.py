@@ -102,7 +102,8 @@ class Layout(NamedTuple):
         return names
 
 
-def _google(kind: str) -> Layout:
+def google(kind: str) -> Layout:
+    """The layout of google's trees, which is also that of theta here."""
     names = {name: name for name in SHAPES[kind]}
     return Layout(f"{kind} in flax msgpack", kind, "theta.state", names, SHAPES[kind])
 
@@ -131,7 +132,7 @@ def _linear(layers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-GOOGLE = tuple(map(_google, SHAPES))
+GOOGLE = tuple(map(google, SHAPES))
 PYTORCH = (
     _pytorch(
         "small_fc",

@@ -110,7 +110,7 @@ def _google(path, arrays, metadata: Mapping[str, Any]) -> bytes:
 
 def _check_guessable(path, kind, stated, sizes) -> None:
     """Raises `ValueError` if who reads the file could not know the architecture."""
-    run = {name: 1 for name in kinds.KINDS[kind].run if name == "num_steps"}
+    run = {name: 1 for name in kinds.lookup(kind).run if name == "num_steps"}
     sized = identity.named(Assembled(kind, "msgpack", {}, sizes))
     meant = kinds.build(stated, **run)
     for variant in POSSIBLE[kind, "msgpack"]:
