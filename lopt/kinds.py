@@ -66,6 +66,8 @@ def build(description: Mapping[str, Any], **run: Any) -> Any:
     Raises:
       ValueError: no such kind or field, or a value that is not allowed.
     """
+    if not isinstance(description, Mapping):
+        raise ValueError(f"the architecture is {description!r}, which is not a dict")
     given = {**description, **run}
     kind = given.pop("kind", "small_fc")
     known = lookup(kind)

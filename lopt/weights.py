@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from lopt import kinds
-from lopt.pretrained import assembly, container, identity, location, publication
+from lopt.pretrained import (
+    assembly,
+    container,
+    identity,
+    layout,
+    location,
+    publication,
+)
+from lopt.pretrained.assembly import Assembled
 
 FORMAT = 1
 # What `load_pretrained` says of a file, and will say of the next.
@@ -85,9 +93,9 @@ def load_pretrained(
     contents = {name: container.read(raw, name) for name, raw in data.items()}
     found = assembly.assemble(contents, place.config)
     sha256 = [hashlib.sha256(raw).hexdigest() for raw in data.values()]
-    headers = [content.header for content in contents.values()]
-    if any(header is not None for header in headers):
-        extra, metadata = _opened(found.arrays, headers, " and ".join(map(repr, data)))
+    headers = [content.header or {} for content in contents.values()]
+    if found.format == "npz" or any(headers):
+        extra, metadata = _opened(found, headers, " and ".join(map(repr, data)))
         metadata = identity.of_ours(found, metadata, variant, bundled=place.bundled)
     else:
         one = sha256[0] if len(sha256) == 1 else None
@@ -188,15 +196,15 @@ def _bytes(path: pathlib.Path) -> bytes:
 
 
 def _opened(
-    arrays: Arrays, headers: Sequence[dict[str, Any] | None], name: str
+    found: Assembled, headers: Sequence[dict[str, Any]], name: str
 ) -> tuple[Arrays, dict[str, Any]]:
-    """What the headers of one save hold besides `arrays`, which they vouch for."""
-    first = headers[0]
+    """What the headers of one save hold besides the arrays, which they vouch for."""
     try:
         versions = {header["format"] for header in headers}
         digests = {header["sha256"] for header in headers}
-        metadata = dict(first["metadata"])
-        extra = {k: np.float32(v) for k, v in first.get("theta", {}).items()}
+        metadata = dict(headers[0]["metadata"])
+        beside = headers[0].get("theta", {})
+        extra = {k: np.array(v, np.float32) for k, v in beside.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{name} is damaged, or not a file of lopt.save_pretrained: "
@@ -210,12 +218,15 @@ def _opened(
         )
     if len(digests) > 1:
         raise ValueError(f"{name} are of two saves, and do not belong together.")
-    digest = _digest({**arrays, **extra})
-    if digests != {digest}:
+    arrays = {**found.arrays, **extra}
+    if _digest(arrays) not in digests:
         raise ValueError(
-            f"{name} was changed after it was saved: its hash is {digest}, not "
-            f"{digests.pop()}."
+            f"{name} was changed after it was saved: its hash is not {digests.pop()}."
         )
+    if found.kind is not None:
+        wrong = layout.problems(arrays, layout.google(found.kind))[1]
+        if wrong:
+            raise ValueError(f"{name} is no {found.kind}: {layout.first(wrong)}.")
     return extra, metadata
 
 

@@ -40,7 +40,7 @@ def identify(
         )
     same = catalogue.by_hash(sha256) if sha256 else None
     published = same or published
-    possible = POSSIBLE[found.kind, found.format]
+    possible = POSSIBLE[found.kind or "", found.format]
     if published is not None:
         possible = (published.variant,)
     if variant is not None and variant not in possible:
@@ -50,13 +50,17 @@ def identify(
         )
     chosen = variant or possible[0]
     assumed, offsets = [], {}
-    metadata = {"variant": chosen, **_origin(published, chosen, found.format)}
+    metadata: dict[str, Any] = {
+        "variant": chosen,
+        **_origin(published, chosen, found.format),
+    }
     if len(possible) > 1 and variant is None:
         titles = " or ".join(f"{VARIANTS[v].title} ({v!r})" for v in possible)
         assumed.append(f"that it is {chosen!r}: the file may be {titles}")
         metadata["undecided"] = list(possible)
     if found.kind == "small_fc" and found.format == "safetensors":
-        offsets = {k: np.float32(values) for k, values in OFFSETS[chosen].items()}
+        constants = OFFSETS[chosen].items()
+        offsets = {name: np.array(values, np.float32) for name, values in constants}
         assumed.append(
             "offsets of the decays: they are not in the file, so they are the "
             f"documented ones of {chosen}"
@@ -88,7 +92,7 @@ def of_ours(
             "argument out."
         )
     known = {"licence": "Apache-2.0, as this package", "source": "this package"}
-    metadata = {
+    metadata: dict[str, Any] = {
         "variant": None,
         **({} if bundled else dict.fromkeys(known, "not in the file")),
         "assumed": [],
@@ -100,10 +104,9 @@ def of_ours(
         metadata["assumed"] = ["the default options; the file has none"]
     if variant is not None:
         metadata.pop("undecided", None)
-    stated = metadata.get("architecture", {})
-    kind = stated.get("kind", found.kind)
-    if kind is not None:
-        metadata["architecture"] = {"kind": kind, **stated}
+    stated, kind = metadata.get("architecture"), found.kind
+    if isinstance(stated, dict):
+        kind = stated.setdefault("kind", kind)
     return {**metadata, "kind": kind}
 
 

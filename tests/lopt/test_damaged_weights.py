@@ -20,6 +20,7 @@ from flax import serialization
 from hypothesis import strategies as st
 
 import lopt
+from lopt import weights
 from lopt.pretrained import container
 
 MULO = files.mulo_tensors(files.small_fc(4))
@@ -204,6 +205,25 @@ def test_headers_of_other_versions_and_contents(tmp_path):
         path.write_bytes(whole.replace(old, new))
         with pytest.raises(ValueError, match=message):
             lopt.load_pretrained(path)
+
+
+def test_headers_must_complete_theta(tmp_path):
+    """Also where the hash is right, because somebody wrote it by hand."""
+    nn = {f"nn/{name}": array for name, array in files.small_fc(4).items()}
+    for header, message in (
+        ({"sha256": weights._digest(nn)}, "'momentum_decays' is missing"),
+        ({"sha256": weights._digest(nn), "theta": 3}, "or not a file of lopt.save"),
+        ({"sha256": []}, "or not a file of lopt.save"),
+    ):
+        text = json.dumps({"format": 1, "metadata": {}, **header})
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(container.pack_safetensors(MULO, text))
+        with pytest.raises(ValueError, match=message):
+            lopt.load_pretrained(path)
+    for text in ("[]", "{}", "3", '{"format": 1, "sha256": "", "metadata": [1]}', "{"):
+        (tmp_path / "x.npz").write_bytes(container.pack_npz(nn, text))
+        with pytest.raises(ValueError, match=r"or not a file of lopt.save"):
+            lopt.load_pretrained(tmp_path / "x.npz")
 
 
 @pytest.fixture(scope="module")
