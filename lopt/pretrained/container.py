@@ -8,7 +8,7 @@ import json
 import math
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from flax import serialization
 
-# The largest that is published, VeLO, has 9 MB.
+# More than any file is read of; the largest that is published has 9 MB.
 MOST_BYTES = 2**28
 _HEADER = "header"
 _PICKLES = "it holds pickles, which run code when they are read, so lopt never does"
@@ -91,15 +91,10 @@ def pack_msgpack(tree: Mapping[str, Any], wrapper: Mapping[str, Any] = {}) -> by
     return serialization.msgpack_serialize(content, in_place=True)
 
 
-def _reader(data: bytes, name: str) -> Any:
-    if len(data) > MOST_BYTES:
-        raise ValueError(
-            f"{name!r} has {len(data)} bytes, more than {MOST_BYTES}: it holds no "
-            "learned optimizer that lopt knows."
-        )
+def _reader(data: bytes, name: str) -> Callable[[bytes], Container]:
     if data[:2] == b"PK":
         if b"data.pkl" in data:
-            raise ValueError(f"{name!r} is a file of PyTorch: {_PICKLES}.")
+            raise ValueError(f"{name!r} is refused: {_PICKLES}.")
         return _npz
     if data[4:9] == b"\0\0\0\0{":
         return _safetensors

@@ -32,14 +32,7 @@ def identify(
     Raises:
       ValueError: it cannot be `variant`.
     """
-    if published is not None and published.sha256 not in (None, sha256):
-        warnings.warn(
-            f"{published.repo} has changed: its {published.file} has sha256 {sha256}, "
-            f"not {published.sha256} as in the catalogue of this version of lopt.",
-            stacklevel=4,
-        )
-    same = catalogue.by_hash(sha256) if sha256 else None
-    published = same or published
+    published = _known(published, sha256)
     possible = POSSIBLE[found.kind or "", found.format]
     if published is not None:
         possible = (published.variant,)
@@ -77,6 +70,18 @@ def identify(
     return offsets, metadata
 
 
+def _known(published: Published | None, sha256: str | None) -> Published | None:
+    """The entry of the catalogue, if it can be known."""
+    if published is not None and published.sha256 not in (None, sha256):
+        warnings.warn(
+            f"{published.repo} has changed: its {published.file} has sha256 {sha256}, "
+            f"not {published.sha256} as in the catalogue of this version of lopt.",
+            stacklevel=4,
+        )
+    same = catalogue.by_hash(sha256) if sha256 else None
+    return same or published
+
+
 def of_ours(
     found: Assembled, saved: dict[str, Any], variant: str | None, *, bundled: bool
 ) -> dict[str, Any]:
@@ -87,9 +92,8 @@ def of_ours(
     """
     if variant is not None and variant != saved.get("variant"):
         raise ValueError(
-            f"variant is {variant!r}, but the file says that it is "
-            f"{saved.get('variant') or 'none of the published ones'!r}; leave the "
-            "argument out."
+            f"variant is {variant!r}, but the file has its own metadata, with variant "
+            f"{saved.get('variant')!r}: leave the argument out."
         )
     known = {"licence": "Apache-2.0, as this package", "source": "this package"}
     metadata: dict[str, Any] = {

@@ -14,9 +14,11 @@ from lopt.pretrained.catalogue import POSSIBLE, VARIANTS
 from lopt.pretrained.layout import Layout
 
 Arrays = Mapping[str, np.ndarray]
-# Levels of google's trees that canonical names leave out, or split.
-_GOOGLE_NAMES = (("ff_mod_stack/", "ff_mod_stack/~/"), ("nn/", "nn/~/"))
-_LSTM = "rnn_params/rnn/linear/"
+_FITS = (
+    "must end in '.npz', '.state' or '.msgpack'",
+    "must end in '.npz', '.safetensors', '.state' or '.msgpack'",
+    "must end in '.npz', '.state' or '.msgpack', or be a folder, with no such end",
+)
 
 
 def pack(
@@ -37,8 +39,7 @@ def pack(
     if path.suffix in (".state", ".msgpack"):
         return {path: _google(path, arrays, header["metadata"])}
     raise ValueError(
-        f"path is {str(path)!r}; it must end in '.npz', '.safetensors', '.state' or "
-        "'.msgpack', or be a folder for VeLO."
+        f"path is {str(path)!r}; it {_FITS[1]}, or for VeLO be a folder, with no end."
     )
 
 
@@ -46,21 +47,24 @@ def google_tree(arrays: Arrays) -> dict[str, Any]:
     """The tree as google's `learned_optimization` has it, in its order."""
     tree: dict[str, Any] = {}
     for name in sorted(arrays):
-        parts = name
-        for ours, theirs in _GOOGLE_NAMES:
-            if name.startswith(ours):
-                parts = name.replace(ours, theirs)
-        keys = parts.split("/")
-        if name.startswith(_LSTM):
-            keys = ["rnn_params", "rnn/linear", keys[-1]]
+        *groups, last = _google_keys(name)
         inner = tree
-        for key in keys[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[keys[-1]] = arrays[name]
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = arrays[name]
     if (state := tree.get("lstm_init_state")) is not None:
         # A NamedTuple there; all else has sorted keys.
         tree["lstm_init_state"] = {name: state[name] for name in ("hidden", "cell")}
     return tree
+
+
+def _google_keys(name: str) -> tuple[str, ...]:
+    group, *rest = name.split("/")
+    if group in ("nn", "ff_mod_stack"):
+        return group, "~", *rest
+    if group == "rnn_params":  # Of which a layer is called "rnn/linear".
+        return group, "/".join(rest[:-1]), rest[-1]
+    return group, *rest
 
 
 def _recognised(path: pathlib.Path, arrays: Arrays) -> tuple[Layout, layout.Sizes]:
@@ -76,16 +80,13 @@ def _recognised(path: pathlib.Path, arrays: Arrays) -> tuple[Layout, layout.Size
     return found, sizes
 
 
-def _pytorch(path, arrays, header) -> dict[pathlib.Path, bytes]:
+def _pytorch(
+    path: pathlib.Path, arrays: Arrays, header: Mapping[str, Any]
+) -> dict[pathlib.Path, bytes]:
     kind = _recognised(path, arrays)[0].kind
     parts = [part for part in layout.PYTORCH if part.kind == kind]
     if len(parts) != (1 if path.suffix else 2):
-        ends = {0: "'.npz' or '.state'", 1: "'.npz', '.safetensors' or '.state'"}
-        allowed = ends.get(len(parts), "'.npz' or '.state', or have no such end")
-        raise ValueError(
-            f"path is {str(path)!r}; for {kind} it must end in {allowed}"
-            f"{'' if len(parts) < 2 else ', to be the folder of its two files'}."
-        )
+        raise ValueError(f"path is {str(path)!r}; for {kind} it {_FITS[len(parts)]}.")
     inside = {name for part in parts for name in part.covers}
     outside = {k: v.tolist() for k, v in arrays.items() if k not in inside}
     text = json.dumps({**header, **({"theta": outside} if outside else {})})
@@ -97,7 +98,7 @@ def _pytorch(path, arrays, header) -> dict[pathlib.Path, bytes]:
     }
 
 
-def _google(path, arrays, metadata: Mapping[str, Any]) -> bytes:
+def _google(path: pathlib.Path, arrays: Arrays, metadata: Mapping[str, Any]) -> bytes:
     found, sizes = _recognised(path, arrays)
     stated = metadata.get("architecture")
     if stated is not None:
@@ -108,7 +109,9 @@ def _google(path, arrays, metadata: Mapping[str, Any]) -> bytes:
     return container.pack_msgpack(google_tree(arrays), wrapper)
 
 
-def _check_guessable(path, kind, stated, sizes) -> None:
+def _check_guessable(
+    path: pathlib.Path, kind: str, stated: Any, sizes: layout.Sizes
+) -> None:
     """Raises `ValueError` if who reads the file could not know the architecture."""
     run = {name: 1 for name in kinds.lookup(kind).run if name == "num_steps"}
     sized = identity.named(Assembled(kind, "msgpack", {}, sizes))
@@ -118,6 +121,6 @@ def _check_guessable(path, kind, stated, sizes) -> None:
         if kinds.build(options, **run) == meant:
             return
     raise ValueError(
-        f"path is {str(path)!r}, a format without a place for {meant}: save it as "
+        f"path is {str(path)!r}, of a format without a place for {meant}: save it as "
         "'.npz' or '.safetensors', or leave the architecture out of metadata."
     )
