@@ -59,13 +59,19 @@ class Cell:
 class _Tasks:
     """Tasks by the number of their entry, of which the last used ones are kept."""
 
-    def __init__(self, build: Callable[[int], Task]):
-        self._build = build
-        self._held: dict[int, Task] = {}
+    def __init__(
+        self, entries: Sequence[Entry], data_dir: str | pathlib.Path | None = None
+    ):
+        self._entries, self._data_dir = entries, data_dir
+        self._held: dict[Any, Task] = {}
 
     def get(self, number: int, name: str | None = None) -> Task:
-        task = self._held.pop(number, None) or self._build(number)
-        self._held[number] = task
+        entry = self._entries[number]
+        # Entries that differ in their optimizers alone share a task.
+        named = isinstance(entry.task, str)
+        key = (entry.task, repr(entry.overrides)) if named else number
+        task = self._held.pop(key, None) or _task(entry, self._data_dir)
+        self._held[key] = task
         while len(self._held) > 1 and sum(map(_bytes, self._held.values())) > KEPT:
             del self._held[next(iter(self._held))]
         return dataclasses.replace(task, name=name or task.name)
@@ -100,7 +106,9 @@ def plan(
     suite, entries = _entries(suite_or_tasks)
     everywhere = _as_list(optimizers)
     command = _command(suite, entries, everywhere, seeds, options)
-    tasks = _Tasks(lambda i: _task(entries[i], data_dir))
+    if suite:
+        entries = _without_repetitions(entries, steps, by_track=not everywhere)
+    tasks = _Tasks(entries, data_dir)
     cells: list[Cell] = []
     for i, entry in enumerate(entries):
         length = steps or entry.steps
@@ -190,6 +198,22 @@ def _entries(request) -> tuple[Suite | None, tuple[Entry, ...]]:
     if not several:
         raise ValueError("suite_or_tasks is empty; name a suite or at least one task")
     return None, tuple(r if isinstance(r, Entry) else Entry(task=r) for r in several)
+
+
+def _without_repetitions(
+    entries: Sequence[Entry], steps: int | None, *, by_track: bool
+) -> tuple[Entry, ...]:
+    """Each task once, where entries become the same by what a user says.
+
+    All lengths are then one, or the optimizers are the same on both tracks.
+    """
+    if steps is None and by_track:
+        return tuple(entries)
+    found: dict[Any, Entry] = {}
+    for e in entries:
+        track = e.track if by_track else None
+        found.setdefault((e.task_name, steps or e.steps, track), e)
+    return tuple(found.values())
 
 
 def _task(entry: Entry, data_dir: str | pathlib.Path | None) -> Task:

@@ -72,6 +72,28 @@ def test_a_task_may_come_in_two_lengths_and_on_two_tracks():
         Entry("digits-mlp", track="tunde")
 
 
+def test_what_the_user_names_is_run_once_on_a_task_of_both_tracks():
+    tracks = [
+        Entry("digits-mlp", ((f"sgd {t}", "optax:sgd(0.1)"),), n, track=t)
+        for n in (10, 20)
+        for t in ("tuned", "untuned")
+    ]
+    suite = Suite("toys", "Toys.", tuple(tracks))
+    found = plan(suite, "optax:adamw(0.01)")
+    assert [(c.task_name, c.steps) for c in found] == [
+        ("digits-mlp", 10),
+        ("digits-mlp [20 steps]", 20),
+    ]
+    assert all("track" not in c.context for c in found)
+    short = plan(suite, steps=5)
+    assert [(c.task_name, c.optimizer.name) for c in short] == [
+        ("digits-mlp", "sgd tuned"),
+        ("digits-mlp", "sgd untuned"),
+    ]
+    # The data are read once.
+    assert short[0].make_task().data is short[1].make_task().data
+
+
 def test_records_know_what_they_will_be_judged_by():
     found = {"trials": 5, "volume": 2.0, "seeds": [100], "at_edge": []}
     entry = Entry(
