@@ -24,6 +24,8 @@ from lopt.accumulators import Accumulators
 
 # The least value under a root of what 1e-30 has entered; float32 is exact down to here.
 TINY = 1e-37
+# Below, the derivative of a root would overflow.
+FLAT = 1e-24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +105,7 @@ class Features:
     def _of_vector(self, grad, param, m1, m2, m3, second, *rows):
         floor = self.factor_eps
         by_grad = [jax.lax.rsqrt(jnp.maximum(row + floor, floor)) for row in rows]
-        by_momentum = [
-            jax.lax.rsqrt(jnp.maximum(row + self.momentum_eps, TINY)) for row in rows
-        ]
+        by_momentum = [_safe_rsqrt(row + self.momentum_eps) for row in rows]
         momenta = (m1, m2, m3)
         return self._stack(grad, param, momenta, second, by_grad, by_momentum, rows)
 
@@ -132,3 +132,10 @@ class Features:
         # transposition under vmap; `jnp.stack` does.
         zero = jnp.zeros_like(grad)
         return jax.lax.concatenate([(x + zero)[None] for x in features], 0)
+
+
+def _safe_rsqrt(x: jax.Array) -> jax.Array:
+    """1/sqrt(x), a constant where there was hardly any gradient."""
+    is_flat = x < FLAT
+    constant = jax.lax.rsqrt(jnp.maximum(jax.lax.stop_gradient(x), TINY))
+    return jnp.where(is_flat, constant, jax.lax.rsqrt(jnp.where(is_flat, 1, x)))
