@@ -91,6 +91,19 @@ def small_fc(
     )
 
 
+def celo2(
+    learning_rate: optax.ScalarOrSchedule, orthogonalize: bool = True
+) -> optax.GradientTransformation:
+    """Muon, or Adam, with biases that cancel, so that the size of theta matters."""
+    architecture = lopt.celo2(
+        learning_rate, orthogonalize=orthogonalize, reshape="merge"
+    )
+    theta = architecture.pass_through("muon" if orthogonalize else "adam")
+    stack = theta["ff_mod_stack"]
+    stack |= {"b0": stack["b0"] + 0.5, "b1": stack["b1"] - 0.5}
+    return architecture.transform(theta)
+
+
 def frozen_meta_adamw(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
@@ -142,6 +155,14 @@ OPTIMIZERS = (
         smooth={"dtype": "float64"},
     ),
     Optimizer("small_fc", small_fc, {"learning_rate": 1e-2}),
+    Optimizer("celo2", celo2, {"learning_rate": 1e-2}),
+    Optimizer(
+        "celo2-base",
+        celo2,
+        {"learning_rate": 2e-3, "orthogonalize": False},
+        smooth={"learning_rate": 2e-2},
+        slow=True,
+    ),
     Optimizer("meta_adamw", frozen_meta_adamw, {"learning_rate": 1e-2}),
     Optimizer(
         "meta_adamw meta-updated",
