@@ -34,7 +34,8 @@ def by_seed(records: Sequence[Record], measure: str = FINAL_VALID) -> dict[int, 
       records: of one optimizer on one task.
       measure: one of `MEASURES`, or `"final validation accuracy"` and so on for another
         metric, `"final wikitext perplexity"` for one on a further set. The training
-        loss is the mean over the last twentieth of the steps.
+        loss is the mean over the last twentieth of the steps; the best loss is not the
+        one at the start.
 
     Returns:
       Losses of diverged runs are +inf, other metrics of theirs NaN.
@@ -50,7 +51,7 @@ def by_seed(records: Sequence[Record], measure: str = FINAL_VALID) -> dict[int, 
     elif measure == FINAL_VALID:
         values = valid_losses(records)[:, -1]
     elif measure == BEST_VALID:
-        values = valid_losses(records).min(axis=-1)
+        values = valid_losses(records)[:, 1:].min(axis=-1)
     else:
         metrics = {f"final {metric_name(m)}": m for m in records[0].valid}
         check_known("measure", measure, dict.fromkeys([*MEASURES, *metrics]))

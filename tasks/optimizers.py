@@ -91,9 +91,10 @@ class Optimizer:
         Arguments include the factory's defaults, so that a later change of a default
         is seen as another configuration.
         """
-        arguments = {}
-        for i, value in enumerate(self.args):
-            arguments[([*_parameters(self.factory), str(i)])[i]] = _plain(value)
+        named = dict(enumerate(_parameters(self.factory)))
+        arguments = {
+            named.get(i, str(i)): _plain(value) for i, value in enumerate(self.args)
+        }
         for name, default in _parameters(self.factory).items():
             if name not in _FROM_RUN and default is not inspect.Parameter.empty:
                 arguments.setdefault(name, _plain(default))

@@ -90,5 +90,31 @@ def projected(
     return optax.chain(load(inner)(*args, **options), optax.stateless(project))
 
 
+def inverse_sqrt(
+    inner: str, learning_rate: float, **options: Any
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose learning rate is divided by the square root of the step.
+
+    Args:
+      inner: import path of the optimizer, which has a parameter `learning_rate`.
+      learning_rate: that of the first step.
+      **options: all other arguments of the optimizer.
+
+    Example:
+      >>> tx = inverse_sqrt("optax:sgd", 1.0)
+      >>> one = {"x": jnp.float32(1.0)}
+      >>> _, state = tx.update(one, tx.init(one))
+      >>> updates, _ = tx.update(one, state)
+      >>> round(float(updates["x"]), 3)
+      -0.707
+    """
+    check_numbers(above=0, learning_rate=learning_rate)
+    factory = load(inner)
+    given = factory(
+        learning_rate=lambda t: learning_rate / jnp.sqrt(t + 1.0), **options
+    )
+    return optax.with_extra_args_support(given)
+
+
 def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)

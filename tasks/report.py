@@ -19,11 +19,13 @@ _METHOD = (
     "normally distributed seeds such an interval covers the truth in 90 of 100 cases, "
     "over ten in 94. Nothing is corrected for comparing several optimizers.",
     "A run diverged at the first step whose loss is not finite. Its final loss counts "
-    "as +∞, its best loss is the one before. It is never left out.",
+    "as +∞, its best loss is the lowest one before. The loss at the start, of no "
+    "optimizer, is nobody's best. A run is never left out.",
     "The target of a task is, unless the suite sets one, the median over seeds of the "
     "lowest loss in the first three quarters of the steps, of that baseline which "
     "reaches the lowest. The baselines are the tuned optimizers that the suite names "
-    "as such, or the one that the others are compared with. A run that does not get "
+    "as such, or the one that the others are compared with; where none gets below its "
+    "start, there is no target. A run that does not get "
     "there counts as longer than its N steps, shown as >N. Steps to target are "
     "medians over seeds.",
     "The score of a run is (start − loss) / (start − best), where start is the loss "

@@ -33,7 +33,7 @@ class Summary:
         several.
       records: one per seed.
       final: the loss after the last step, +inf for a diverged run.
-      best: the lowest loss at any evaluation, before a divergence too.
+      best: the lowest loss at any evaluation after the start, before a divergence too.
       target: the loss that `steps_to_target` is about, `None` without a baseline.
       steps_to_target: the first evaluated step at or below the target, +inf for a run
         that did not get there.
@@ -277,7 +277,10 @@ def _baseline(cells: Cells) -> str:
 def _target(
     cells: Cells, baselines: Sequence[Sequence[Record]], measure: str
 ) -> float | None:
-    """What the suite says, or the lowest of what the baselines reach in time."""
+    """What the suite says, or the lowest of what the baselines reach in time.
+
+    That is nothing where they do not get below their start, nor to a finite loss.
+    """
     given = {r.context["target"] for records in cells.values() for r in records}
     given.discard(None)
     if given:
@@ -286,7 +289,8 @@ def _target(
         statistics.default_target(*measures.curves(of, measure)) for of in baselines
     ]
     target = min(targets, default=np.inf)
-    return target if np.isfinite(target) else None
+    starts = [measures.curves(of, measure).losses[:, 0] for of in baselines]
+    return target if starts and target < np.median(np.concatenate(starts)) else None
 
 
 def _steps_to_target(

@@ -6,7 +6,7 @@
   paper's claim is about the training loss, over which the page of this suite compares.
 * *Images.* A 5-layer CNN and ResNet-9 on CIFAR-10, whose learning rates, schedules and
   hyper-rates are not published: those here are ours.
-* *Counterexamples*, on which Adam goes to the worst point.
+* *Counterexamples* of periods 101 and 3, on which Adam goes to the worst point.
 
 MADA-FS, the fixed optimizer at the coefficients where MADA ended, is trained after the
 others have ended. It starts from the mean over their seeds, where the paper has one
@@ -152,6 +152,23 @@ def _regret(steps: int) -> Entry:
     return Entry("counterexample-1010", optimizers, steps)
 
 
+def _classic(steps: int) -> Entry:
+    """The counterexample of period 3, for Adam without momentum."""
+    options = "b1=0.0, b2=0.1, eps=0.0, bias_correction=False"
+    inners = {
+        # Adam with b1 = 0 and no correction of the bias.
+        "adam": ("optax:rmsprop", "decay=0.1, eps=0.0"),
+        "amsgrad": ("mada_optax:amsgrad", options),
+        "avgrad": ("mada_optax:avgrad", options),
+    }
+    recipe = "tasks.recipes:projected('tasks.recipes:inverse_sqrt', -1.0, 1.0"
+    optimizers = tuple(
+        (name, f"{recipe}, {path!r}, 0.1, {given})")
+        for name, (path, given) in inners.items()
+    )
+    return Entry("counterexample-classic", optimizers, steps)
+
+
 def _images(task: str, steps: int) -> Entry:
     """Momentum SGD, Adam, HyperAdam and MADA; rates of our own."""
     hyper_adam = _of_hyper_adam(_CHARACTERS_HYPER)
@@ -183,6 +200,7 @@ MADA = Suite(
         _images("cifar10-cnn", 20_000),
         _images("cifar10-resnet9", 20_000),
         _regret(1_000_000),
+        _classic(100_000),
     ),
     then=functools.partial(final_states, entry=_PRETRAINING, **_OPENWEBTEXT),
 )
@@ -215,7 +233,12 @@ _MINI = Entry(
 MADA_MINI = Suite(
     name="mada-mini",
     description="MADA and its relatives on small models, also badly begun.",
-    entries=(_MINI, _images("cifar10-cnn-small", 1000), _regret(10_000)),
+    entries=(
+        _MINI,
+        _images("cifar10-cnn-small", 1000),
+        _regret(10_000),
+        _classic(10_000),
+    ),
     measure=FINAL_TRAIN,
     claims=(
         f"mada < adamw in final training loss on {MINI_NAME}",

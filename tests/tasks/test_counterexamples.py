@@ -30,3 +30,19 @@ def test_the_1010_problem(name):
     if name == "mada":
         learned = [record.hyperparams[k][1] for k in ("b3", "c", "rho")]
         np.testing.assert_allclose(learned, (0.084, 0.996, 0.864), atol=6e-4)
+
+
+# x of period 3 after 1,000 and 10,000 steps, of a float64 program.
+CLASSIC = {"adam": (0.9967, 0.9990), "amsgrad": (-0.7794, -1), "avgrad": (-1, -1)}
+
+
+def test_the_classic_problem():
+    (entry,) = [
+        e for e in get_suite("mada-mini").entries if e.task == "counterexample-classic"
+    ]
+    entry = dataclasses.replace(entry, eval_every=1000)
+    found = evaluate([entry], seeds=1, progress=False).records
+    for record in found:
+        x = record.valid["x"][[1, 10]]
+        np.testing.assert_allclose(x, CLASSIC[record.optimizer], atol=1e-4)
+    assert {record.optimizer for record in found} == set(CLASSIC)

@@ -101,7 +101,15 @@ def test_a_loss_that_comes_back_from_infinity_has_still_diverged():
     rows = [[9, NAN, 1, 1, 1]] * 3
     _, shaky = summaries(runs("adamw", BASELINE), runs("shaky", rows))
     assert shaky.final.estimate == np.inf
-    assert shaky.best.estimate == 9
+    assert shaky.best.estimate == np.inf  # 9 is the loss at the start.
+
+
+def test_the_start_is_no_target_and_nobodys_best():
+    adamw, better = summaries(
+        runs("adamw", [[0, 1, 2, 3, 4]] * 3), runs("better", [[0, -1, 1, 1, 1]] * 3)
+    )
+    assert (adamw.target, adamw.steps_to_target) == (None, None)
+    assert (adamw.best.estimate, better.best.estimate) == (1, -1)
 
 
 def test_runs_that_miss_the_target_are_censored():
