@@ -7,6 +7,7 @@ from tasks.suites.mada import MADA, MADA_GRID, MADA_GRID_MINI, MADA_MINI
 from tasks.suites.meta_adamw import META_ADAMW, META_ADAMW_MINI
 from tasks.suites.mulo import MULO
 from tasks.suites.mulo_mini import MULO_MINI
+from tasks.suites.robustness import ROBUSTNESS
 
 __all__ = ["Entry", "Suite", "get_suite", "list_suites"]
 
@@ -14,6 +15,7 @@ _SUITES = {
     suite.name: suite
     for suite in (
         DEFAULT,
+        ROBUSTNESS,
         MULO,
         MULO_MINI,
         MADA,

@@ -10,6 +10,8 @@ Every seed draws its own attention, the same one for the control as for MetaAdam
 validation batches of meta-updates are a twentieth of the training data that no training
 batch comes from, for AdamW neither; the paper takes them from the data that it reports
 on. Runs are long enough for the paper's early stopping, and are stopped in the report.
+As the paper reports the best epoch of each run, so does `meta_adamw`: its scores are of
+the best validation loss.
 
 Sizes, learning rate, weight decay, options and epochs of `meta_adamw` are those of the
 paper and its logs (arXiv 2605.04055), but for two: validation is on held-out training
@@ -28,6 +30,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tasks.early_stopping import EarlyStopping
+from tasks.measures import BEST_VALID
 from tasks.optimizers import OptimizerLike
 from tasks.suites.base import Entry, Suite
 
@@ -147,6 +150,7 @@ META_ADAMW = Suite(
     description="MetaAdamW and its controls on the five tasks of its paper.",
     entries=tuple(map(_paper, _EXPERIMENTS)),
     early_stopping=EarlyStopping(),
+    measure=BEST_VALID,
 )
 META_ADAMW_MINI = Suite(
     name="meta_adamw-mini",

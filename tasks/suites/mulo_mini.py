@@ -16,13 +16,16 @@ Source: Thérien et al. (arXiv 2406.00153), scaled down.
 
 from __future__ import annotations
 
+import dataclasses
+
 from tasks.measures import FINAL_TRAIN
-from tasks.suites.base import Entry, Suite
+from tasks.suites.base import IN_DISTRIBUTION, Entry, Suite
 
 WIDTHS = (32, 128, 512, 1024)
 STEPS = 250
 EVALUATIONS = 10
 
+META_TRAINED_ON = "digits-mlp"
 WIDEST_SEEN = {"m": 64, "s": 32}
 MUP_ADAM = "tasks:mup_adam(learning_rate=0.01)"
 MULTIPLIERS = {
@@ -60,6 +63,9 @@ def _twins(task: str, steps: int, width: int, **overrides) -> tuple[Entry, ...]:
 
 def _entries(task: str, **overrides) -> tuple[Entry, ...]:
     by_width = [_twins(task, STEPS, width=w, depth=3, **overrides) for w in WIDTHS]
+    if task == META_TRAINED_ON:
+        seen = (dataclasses.replace(e, tags=(IN_DISTRIBUTION,)) for e in by_width[0])
+        by_width[0] = tuple(seen)
     deep = _twins(task, STEPS, width=64, depth=9, **overrides)
     long = _twins(task, 20 * STEPS, width=64, depth=3, **overrides)
     return tuple(entry for twins in (*by_width, deep, long) for entry in twins)
@@ -69,7 +75,7 @@ MULO_MINI = Suite(
     name="mulo-mini",
     description="Learned optimizers on networks wider, deeper, longer than they know.",
     entries=(
-        *_entries("digits-mlp"),
+        *_entries(META_TRAINED_ON),
         *_entries("fashion-mnist-mlp", size=8, batch_size=64),
     ),
     baseline="mup_adam",

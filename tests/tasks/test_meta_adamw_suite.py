@@ -82,3 +82,7 @@ def test_the_suites(name):
         tx = resolve(others[-1]).factory(**others[-1].kwargs)
         # The size of a head is 1, as in the paper.
         assert tx.rule.options.dim == tx.rule.options.attn_heads
+
+
+def test_the_paper_is_judged_by_what_it_reports():
+    assert get_suite("meta_adamw").measure == "best validation loss"

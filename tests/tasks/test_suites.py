@@ -152,6 +152,37 @@ def test_mulo_mini_goes_far_beyond_meta_training():
     assert max(e.steps for e in entries) == 5 * 1000
 
 
+def test_mulo_mini_marks_what_its_weights_were_meta_trained_on():
+    tagged = [e for e in get_suite("mulo-mini").entries if e.tags]
+    assert {(e.task, e.overrides["width"]) for e in tagged} == {("digits-mlp", 32)}
+    assert len(tagged) == 3 and {e.tags for e in tagged} == {("in-distribution",)}
+
+
+def test_robustness_is_the_default_suite_off_its_settings():
+    tuned = {
+        e.task: {o.spec for o in resolve_all(e.optimizers)}
+        for e in get_suite("default").entries
+    }
+    suite, found = get_suite("robustness"), {}
+    for e in suite.entries:
+        names = [o.name for o in resolve_all(e.optimizers)]
+        found[e.task_name, e.steps, e.track] = names
+        specs = {o.spec for o in resolve_all(e.optimizers)}
+        if e.track == "untuned":
+            assert all(spec.endswith("(learning_rate=0.001)") for spec in specs)
+        else:
+            assert len(specs & tuned[e.task]) == 3
+    assert sum(map(len, found.values())) == 9 + 4 * 3 + 3 * 3
+    assert list(found)[:5] == [
+        ("digits-mlp", 1000, "tuned"),
+        ("digits-mlp(width=16)", 1000, "tuned"),
+        ("digits-mlp(width=256)", 1000, "tuned"),
+        ("digits-mlp", 250, "tuned"),
+        ("digits-mlp", 4000, "tuned"),
+    ]
+    assert len(plan(suite)) == 30
+
+
 def test_mulo_mini_runs_every_model_in_each_parametrization():
     by_model = {}
     for entry in get_suite("mulo-mini").entries:
