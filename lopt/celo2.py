@@ -1,7 +1,7 @@
 """Celo2: a learned direction in a harness of hand-made parts."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -180,7 +180,7 @@ class Celo2:
         after = [_divide(width_multipliers)] if width_multipliers is not None else []
         if not isinstance(self.weight_decay, int | float) or self.weight_decay:
             after.append(optax.add_decayed_weights(self.weight_decay))
-        groups = {
+        groups: dict[Hashable, optax.GradientTransformation] = {
             "learned": optax.chain(learned, *after),
             "adam": optax.chain(adam, *after, optax.scale(self.adam_multiplier)),
         }
@@ -225,7 +225,8 @@ def _adam(
         if bias_correction:
             return state
         # So late that there is nothing left to correct.
-        return state._replace(count=jnp.full((), jnp.iinfo(jnp.int32).max, jnp.int32))
+        latest = jnp.full((), jnp.iinfo(jnp.int32).max, jnp.int32)
+        return optax.tree.set(state, count=latest)
 
     def update(updates, state, params=None, **extra_args):
         del extra_args

@@ -63,15 +63,13 @@ def random_theta(key: jax.Array) -> Theta:
 
 def pass_through_theta(rule: str | int) -> Theta:
     """See `Celo2.pass_through`."""
-    if isinstance(rule, str):
-        check_option("rule", rule, tuple(RULES))
-    else:
-        check_option("rule", rule, tuple(range(sum(GROUPS))))
+    check_option("rule", rule, (*RULES, *range(sum(GROUPS))))
+    feature = RULES[rule] if isinstance(rule, str) else rule
     theta = jax.eval_shape(random_theta, jax.random.key(0))
     theta = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), theta)
     stack = theta["ff_mod_stack"]
     owners = [(i, j) for i, length in enumerate(GROUPS) for j in range(length)]
-    group, row = owners[RULES.get(rule, rule)]
+    group, row = owners[feature]
     # relu(x) - relu(-x) = x
     stack[f"w0__{group}"][row, :2] = [1, -1]
     stack["w1"][:2, :2] = np.eye(2)
