@@ -15,6 +15,7 @@ from lopt.estimators import FullES as FullES
 from lopt.estimators import NoiseReuseES as NoiseReuseES
 from lopt.estimators import TruncatedBackprop as TruncatedBackprop
 from lopt.estimators import TruncatedES as TruncatedES
+from lopt.from_pretrained import from_pretrained as from_pretrained
 from lopt.heldout import HeldOut as HeldOut
 from lopt.learned_schedule import LearnedSchedule as LearnedSchedule
 from lopt.learned_schedule import LearnedScheduleState as LearnedScheduleState

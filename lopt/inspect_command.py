@@ -17,9 +17,9 @@ from lopt.weights import load_pretrained
 class Arguments:
     """Says what a file of meta-parameters is, and how to use it."""
 
-    file: Annotated[str, tyro.conf.Positional]
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Path of a file or folder, name of weights in this package, or org/repo."""
-    variant: str | None = None
+    variant: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Which optimizer it is, if files of several look alike."""
 
 

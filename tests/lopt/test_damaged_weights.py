@@ -6,6 +6,7 @@ import pathlib
 import pickle
 import struct
 import tempfile
+import tracemalloc
 import warnings
 import zipfile
 
@@ -159,29 +160,38 @@ def test_strange_files(tmp_path):
             lopt.load_pretrained(path)
 
 
-def test_huge_claims_allocate_nothing(tmp_path):
-    path = tmp_path / "x"
-    long_list = b"\x81\xa1x" + b"\xdd\x7f\xff\xff\xff" * 500
-    long_inside = msgpack.packb({"x": msgpack.ExtType(1, b"\xdd\x00\x00\xff\xff")})
-    entry = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+def claims():
+    """Small files that say that they are large, by format."""
+    length = 2**25
+    entry = {"dtype": "F32", "shape": [length], "data_offsets": [0, 4 * length]}
     header = json.dumps({"x": entry}).encode()
-    npy = io.BytesIO()
+    npy, npz = io.BytesIO(), io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        npy, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)}
+        npy, {"descr": "<f4", "fortran_order": False, "shape": (length,)}
     )
-    npz = io.BytesIO()
     with zipfile.ZipFile(npz, "w") as archive:
         archive.writestr("x.npy", npy.getvalue())
-    for data in (
-        long_list,
-        long_inside,
-        struct.pack("<Q", len(header)) + header,
-        struct.pack("<Q", 2**31) + b"{",
-        npz.getvalue(),
-    ):
-        path.write_bytes(data)
+    lists = b"\xdd\x00\x01\x00\x00" * 400 + b"\0" * 2**16
+    return {
+        "lists": b"\x81\xa1x" + lists,
+        "lists in an array": msgpack.packb({"x": msgpack.ExtType(1, lists)}),
+        "safetensors": struct.pack("<Q", len(header)) + header,
+        "header": struct.pack("<Q", 2**31) + b"{",
+        "npz": npz.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("case", claims())
+def test_huge_claims_allocate_nothing(tmp_path, case):
+    path = tmp_path / "x"
+    path.write_bytes(claims()[case])
+    tracemalloc.start()
+    try:
         with pytest.raises(ValueError, match="is damaged"):
             lopt.load_pretrained(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 def test_large_files_are_not_opened(tmp_path, monkeypatch):
