@@ -67,16 +67,37 @@ def test_there_are_commands_of_both_modules():
     assert {"tasks evaluate", "tasks coord-check", "lopt meta-train"} <= found
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_python_blocks_run_one_after_the_other():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = [block for block in BLOCKS if "interop" not in block]
     assert len(blocks) == 3
     exec(compile("\n".join(blocks), "README.md", "exec"), {})
 
 
-def test_ci_takes_its_command_from_the_readme():
-    command = re.search(r"<!-- test -->\n```sh\n(.*?)\n```", README).group(1)
-    assert command == "python -m pip install -e '.[test]' && python -m pytest"
-    assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text()
+def test_the_python_block_for_learned_optimization_runs():
+    if importlib.util.find_spec("learned_optimization") is None:
+        pytest.skip("learned_optimization is not installed")
+    (block,) = [block for block in BLOCKS if "interop" in block]
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("mark", "expected"),
+    [
+        ("test", "python -m pip install -e '.[test]' && python -m pytest"),
+        (
+            "interop",
+            "python -m pip install '.[interop]' && "
+            "python -m pip install --no-deps learned_optimization==0.0.1",
+        ),
+    ],
+)
+def test_ci_takes_its_commands_from_the_readme(mark, expected):
+    command = re.search(rf"<!-- {mark} -->\n```sh\n(.*?)\n```", README).group(1)
+    assert command == expected
+    assert f"command_under {mark}" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_linked_files_exist():
