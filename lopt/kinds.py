@@ -29,7 +29,11 @@ KINDS = {
     "learned_schedule": Kind(
         "lopt.learned_schedule", "LearnedSchedule", ("num_steps",)
     ),
-    "celo2": Kind("lopt.celo2", "Celo2", ("learning_rate", "label_fn", "reshape")),
+    "celo2": Kind(
+        "lopt.celo2",
+        "Celo2",
+        ("learning_rate", "label_fn", "adam_bias_correction", "reshape"),
+    ),
 }
 
 
