@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -55,13 +57,13 @@ def convolutional_classifier(
     make: Callable[..., Any],
     *,
     model: Mapping[str, Any],
-    augment: bool,
-    size: int | None,
-    validate_on: str,
-    meta_fraction: float,
-    batch_size: int,
-    dtype: str,
-    data_dir: str | None,
+    augment: bool = True,
+    size: int | None = None,
+    validate_on: str = "held_out",
+    meta_fraction: float = 0.0,
+    batch_size: int = 128,
+    dtype: str = "float32",
+    data_dir: str | None = None,
 ) -> Task:
     """Makes a task of classifying images with a network that is told their shape.
 
@@ -114,21 +116,42 @@ def convolutional_classifier(
     )
 
 
+def _on_images(
+    architecture: Callable[..., tuple[Callable[..., Any], dict[str, Any]]],
+) -> Callable[..., Task]:
+    """A builder of tasks that has the options of the network and those of the images.
+
+    Args:
+      architecture: from its options to `make` and `model`, see
+        `convolutional_classifier`.
+    """
+    own = inspect.signature(architecture).parameters
+    shared = inspect.signature(convolutional_classifier).parameters.values()
+
+    @functools.wraps(architecture)
+    def build(dataset_name: str, /, **options: Any) -> Task:
+        shape = {name: options.pop(name) for name in own if name in options}
+        make, model = architecture(**shape)
+        return convolutional_classifier(dataset_name, make, model=model, **options)
+
+    # The registry reads there what may be overridden.
+    vars(build)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter("dataset_name", inspect.Parameter.POSITIONAL_ONLY),
+            *own.values(),
+            *(p for p in shared if p.default is not p.empty),
+        ]
+    )
+    return build
+
+
+@_on_images
 def resnet_classifier(
-    dataset_name: str,
-    /,
     *,
     widths: tuple[int, ...] = (64, 128, 256, 512),
     depths: tuple[int, ...] = (2, 2, 2, 2),
     dropout: float = 0.2,
-    augment: bool = True,
-    size: int | None = None,
-    validate_on: str = "held_out",
-    meta_fraction: float = 0.0,
-    batch_size: int = 128,
-    dtype: str = "float32",
-    data_dir: str | None = None,
-) -> Task:
+):
     """Makes a task of classifying images with a residual network.
 
     The defaults are the ResNet-18 of the paper of MetaAdamW, except that validation is
@@ -139,13 +162,7 @@ def resnet_classifier(
       widths: channels of each stage.
       depths: residual blocks of each stage.
       dropout: probability of dropping a logit, in training.
-      augment: see `convolutional_classifier`.
-      size: see `convolutional_classifier`.
-      validate_on: see `convolutional_classifier`.
-      meta_fraction: see `convolutional_classifier`.
-      batch_size: images in a training batch, drawn with replacement.
-      dtype: in which activations are computed; parameters are float32.
-      data_dir: the folder of data sets.
+      **options: others of `convolutional_classifier`.
 
     Example:
       >>> task = resnet_classifier("digits", widths=(4,), depths=(1,))
@@ -157,79 +174,32 @@ def resnet_classifier(
         check_counts(width=width, depth=depth)
     check_fractions(dropout=dropout)
     shape = {"widths": widths, "depths": depths, "dropout": dropout}
-    return convolutional_classifier(
-        dataset_name,
-        lambda image_shape, *args, **options: ResNet(
-            image_shape[-1], *args, **shape, **options
-        ),
-        model={"model": "ResNet", **_plain(shape)},
-        augment=augment,
-        size=size,
-        validate_on=validate_on,
-        meta_fraction=meta_fraction,
-        batch_size=batch_size,
-        dtype=dtype,
-        data_dir=data_dir,
-    )
+
+    def make(image_shape: tuple[int, ...], *args: Any, **options: Any) -> ResNet:
+        return ResNet(image_shape[-1], *args, **shape, **options)
+
+    return make, {"model": "ResNet", **_plain(shape)}
 
 
-def resnet9_classifier(
-    dataset_name: str,
-    /,
-    *,
-    widths: tuple[int, int, int, int] = (64, 128, 256, 512),
-    augment: bool = True,
-    size: int | None = None,
-    validate_on: str = "held_out",
-    meta_fraction: float = 0.0,
-    batch_size: int = 128,
-    dtype: str = "float32",
-    data_dir: str | None = None,
-) -> Task:
+@_on_images
+def resnet9_classifier(*, widths: tuple[int, int, int, int] = (64, 128, 256, 512)):
     """Makes a task of classifying images with ResNet-9.
 
     Args:
       dataset_name: an image set that `load_images` knows.
       widths: channels of the four convolutions, see `ResNet9`.
-      augment: see `convolutional_classifier`.
-      size: see `convolutional_classifier`; at least 8.
-      validate_on: see `convolutional_classifier`.
-      meta_fraction: see `convolutional_classifier`.
-      batch_size: images in a training batch, drawn with replacement.
-      dtype: in which activations are computed; parameters are float32.
-      data_dir: the folder of data sets.
+      **options: others of `convolutional_classifier`; `size` is at least 8.
     """
     for width in widths:
         check_counts(width=width)
     shape = {"widths": widths}
-    return convolutional_classifier(
-        dataset_name,
-        partial(ResNet9, **shape),
-        model={"model": "ResNet-9", **_plain(shape)},
-        augment=augment,
-        size=size,
-        validate_on=validate_on,
-        meta_fraction=meta_fraction,
-        batch_size=batch_size,
-        dtype=dtype,
-        data_dir=data_dir,
-    )
+    return partial(ResNet9, **shape), {"model": "ResNet-9", **_plain(shape)}
 
 
+@_on_images
 def cnn_classifier(
-    dataset_name: str,
-    /,
-    *,
-    channels: tuple[int, ...] = (6, 16),
-    hidden: tuple[int, ...] = (120, 84),
-    augment: bool = True,
-    size: int | None = None,
-    validate_on: str = "held_out",
-    meta_fraction: float = 0.0,
-    batch_size: int = 128,
-    dtype: str = "float32",
-    data_dir: str | None = None,
-) -> Task:
+    *, channels: tuple[int, ...] = (6, 16), hidden: tuple[int, ...] = (120, 84)
+):
     """Makes a task of classifying images with a convolutional network of five layers.
 
     The paper of MADA does not say what its "5-layer CNN" is. This one is LeNet-5, which
@@ -239,29 +209,12 @@ def cnn_classifier(
       dataset_name: an image set that `load_images` knows.
       channels: of each convolution, see `CNN`.
       hidden: units of each dense layer before the readout.
-      augment: see `convolutional_classifier`.
-      size: see `convolutional_classifier`.
-      validate_on: see `convolutional_classifier`.
-      meta_fraction: see `convolutional_classifier`.
-      batch_size: images in a training batch, drawn with replacement.
-      dtype: in which activations are computed; parameters are float32.
-      data_dir: the folder of data sets.
+      **options: others of `convolutional_classifier`.
     """
     for width in (*channels, *hidden):
         check_counts(width=width)
     shape = {"channels": channels, "hidden": hidden}
-    return convolutional_classifier(
-        dataset_name,
-        partial(CNN, **shape),
-        model={"model": "CNN", **_plain(shape)},
-        augment=augment,
-        size=size,
-        validate_on=validate_on,
-        meta_fraction=meta_fraction,
-        batch_size=batch_size,
-        dtype=dtype,
-        data_dir=data_dir,
-    )
+    return partial(CNN, **shape), {"model": "CNN", **_plain(shape)}
 
 
 def _plain(shape: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _write_numbers(axes: Axes, values: np.ndarray, dark: float) -> None:
             axes.text(
                 i + 0.5,
                 j + 0.5,
-                f"{value:.3g}" if np.isfinite(value) else "∞",
+                tables.number(value, 3),
                 ha="center",
                 va="center",
                 fontsize=7.5,
