@@ -6,6 +6,7 @@ import collections
 import pathlib
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -165,12 +166,13 @@ def list_() -> None:
         for entry in suite.entries:
             entries[entry.task_name.partition("(")[0]].append(entry)
         for name, of_task in entries.items():
-            times = f", {len(of_task)} times" if len(of_task) > 1 else ""
+            sizes = len({(entry.task_name, entry.steps) for entry in of_task})
+            variants = f" in {sizes} variants" if sizes > 1 else ""
             steps = " or ".join(map(str, sorted({entry.steps for entry in of_task})))
-            print(f"    {name}{times}, {steps} steps")
+            print(f"    {name}{variants}, {steps} steps")
     print("tasks:")
     for name in registry.list_tasks():
-        print(f"  {registry.describe(name)}")
+        print(_wrapped(f"  {registry.describe(name)}"))
 
 
 @app.command
@@ -196,6 +198,12 @@ def _show(results: Results) -> None:
     print(f"\nrecords {results.directory / 'records'}")
     print(f"plots   {results.directory / 'plots'}")
     print(f"page    {results.to_html()}")
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(
+        line, width=100, subsequent_indent=" " * 6, break_on_hyphens=False
+    )
 
 
 def _checked(make: Callable[[], T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import textwrap
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tasks.data import catalogue, load_images, load_text
+from tasks.data.files import ENVIRONMENT_VARIABLES
 from tasks.data.prepare import prepare
 
 _EXTRAS = {
@@ -37,9 +39,20 @@ class Check:
                 _show("found", f"{name}: {load(name).source}")
             except FileNotFoundError as error:
                 _show("missing", str(error))
+        folder = self.data_dir or any(map(os.environ.get, ENVIRONMENT_VARIABLES))
+        if not folder:
+            print(
+                "no folder of data sets is given: pass --data-dir or set "
+                f"{ENVIRONMENT_VARIABLES[0]}; each set has a folder in it"
+            )
         for status in catalogue.check(self.data_dir):
             if status.found is None:
-                _show("missing", status.problem)
+                source = catalogue.SOURCES[status.name]
+                where = f"{source.name}, in {' or '.join(source.folders)}"
+                _show(
+                    "missing",
+                    status.problem if folder else f"{where}. {source.wanted}",
+                )
                 continue
             unit = "tokens" if status.found.paths[0].suffix == ".bin" else "rows"
             rows = "" if status.num_rows is None else f", {status.num_rows:,} {unit}"

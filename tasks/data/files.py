@@ -53,12 +53,10 @@ class Source:
         if not data_dir:
             given = {name: os.environ.get(name) for name in ENVIRONMENT_VARIABLES}
         roots = {k: pathlib.Path(v).expanduser() for k, v in given.items() if v}
-        remedy = f"Get them from {self.homepage}."
         if not roots:
             raise FileNotFoundError(
                 f"{self.name} is read from files, and no folder is given: pass "
-                f"data_dir=... or set {ENVIRONMENT_VARIABLES[0]}. {self._expected()}. "
-                f"{remedy}"
+                f"data_dir=... or set {ENVIRONMENT_VARIABLES[0]}. {self.wanted}"
             )
         candidates = [
             folder
@@ -81,12 +79,17 @@ class Source:
                     most_complete = found, f"{folder} lacks {', '.join(missing)}"
         looked = f"looked in {', '.join(map(str, candidates))}"
         looked += f" (from {' and '.join(roots)})"
-        problem = most_complete[1] or f"no files found, {looked}. {self._expected()}"
-        raise FileNotFoundError(f"{self.name}: {problem}. {remedy}")
+        if most_complete[0]:
+            problem = f"{most_complete[1]}. Get them from {self.homepage}."
+        else:
+            problem = f"no files found, {looked}. {self.wanted}"
+        raise FileNotFoundError(f"{self.name}: {problem}")
 
-    def _expected(self) -> str:
+    @property
+    def wanted(self) -> str:
+        """Which files, and where a user gets them."""
         options = (f"{', '.join(v)} ({layout})" for layout, v in self.layouts.items())
-        return f"Expected: {'; or '.join(options)}"
+        return f"Expected: {'; or '.join(options)}. Get them from {self.homepage}."
 
 
 def _matches(folder: pathlib.Path, file: str) -> list[pathlib.Path]:

@@ -1,6 +1,7 @@
 """The command line: one clear line for mistakes, results for the rest."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -56,6 +57,32 @@ def test_list_shows_suites_and_tasks(run):
     assert code == 0
     assert "default: " in out
     assert "digits-mlp(width=64" in out
+
+
+# What the papers of μLO (section 5 of its specification) and of MADA (section 10) were
+# measured on; but for the fine-tuning of GPT-2 XL, whose settings are not published.
+OF_THE_PAPERS = {
+    "mulo": (
+        *("imagenet32-mlp", "imagenet64-mlp", "cifar10-mlp"),
+        *("imagenet32-vit", "lm1b-transformer"),
+    ),
+    "mada": (
+        *("openwebtext-gpt2", "cifar10-cnn", "cifar10-resnet9"),
+        *("counterexample-1010", "counterexample-classic"),
+    ),
+    "mada-grid": ("shakespeare-gpt2",),
+}
+
+
+def test_list_shows_every_task_of_the_papers(run):
+    suites, _, tasks = run("list")[1].partition("tasks:\n")
+    described = {line.strip().partition("(")[0] for line in tasks.splitlines()}
+    for suite, expected in OF_THE_PAPERS.items():
+        _, _, rest = suites.partition(f"  {suite}: ")
+        shown = rest.splitlines()[1 : 1 + len(expected)]
+        assert {re.split(",| in ", s)[0].strip() for s in shown} == set(expected)
+        assert described >= set(expected)
+    assert "openwebtext-gpt2-medium" in described
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,10 @@ def test_check_says_what_is_missing_as_the_loaders_do(run, tmp_path):
         assert f"missing {error.value}" in out
     assert out.count("missing ") + out.count("found ") >= len(catalogue.SOURCES) + 5
     _, out, _ = run("check")
-    assert out.count("pass data_dir=... or set MADA_DATA_DIR") == len(catalogue.SOURCES)
+    assert out.count("pass --data-dir or set MADA_DATA_DIR") == 1
+    assert "missing fashion_mnist, in fashion_mnist" in out
+    for source in catalogue.SOURCES.values():
+        assert source.wanted in out
 
 
 def test_check_says_what_is_broken(run, tmp_path):

@@ -32,8 +32,8 @@ def test_unknown_override():
     with pytest.raises(ValueError) as error:
         tasks.get("digits-mlp", widht=3)
     assert "digits-mlp override 'widht', did you mean 'width'?" in str(error.value)
-    overrides = "base_width, batch_size, data_dir, depth, dtype, parametrization, size"
-    assert f"{overrides}, width" in str(error.value)
+    overrides = "base_width, batch_size, data_dir, depth, dtype, grey, parametrization"
+    assert f"{overrides}, size, width" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_names_tell_tasks_apart_and_keep_machine_paths_out():
 
 def test_describe():
     expected = (
-        "digits-mlp(width=64, depth=2, batch_size=64, size=None, parametrization='sp', "
-        "base_width=None, dtype='float32', data_dir=None)"
+        "digits-mlp(width=64, depth=2, batch_size=64, size=None, grey=False, "
+        "parametrization='sp', base_width=None, dtype='float32', data_dir=None)"
     )
     assert tasks.describe("digits-mlp") == expected
 
