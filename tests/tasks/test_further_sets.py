@@ -10,7 +10,7 @@ from test_data_tokens import write_bin
 from test_results import BASELINE, runs
 
 import tasks
-from tasks import measures
+from tasks import measures, streaming
 from tasks.claims import Claim, outcome
 from tasks.gpt2 import TOKENS
 from tasks.results import Results
@@ -34,7 +34,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_texts_are_evaluated_beside_the_validation_split(folder):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_texts_are_evaluated_beside_the_validation_split(folder, streamed, monkeypatch):
+    monkeypatch.setattr(streaming, "_MOST_BYTES", 0 if streamed else 2**28)
     task = tasks.get("openwebtext-gpt2", data_dir=folder, texts=TEXTS, **SMALL)
     assert task.name.endswith("texts=('wikitext', 'lambada'), width=8)")
     assert task.metadata["sizes"]["lambada"] == 60
@@ -47,6 +49,7 @@ def test_texts_are_evaluated_beside_the_validation_split(folder):
     (record,) = found.records
     names = [f"{m}/{t}" for t in TEXTS for m in ("loss", "perplexity")]
     assert set(record.valid) == {"loss", "perplexity", *names}
+    assert (task.stream is not None) == streamed
     # At the start, by hand.
     params, state = task.init(jax.random.split(jax.random.key(3))[0])
     alone = task.evaluate(params, state, task.data["lambada"])["perplexity"]
