@@ -23,7 +23,7 @@ from lopt.config import DEFAULT_PRESET, ESTIMATORS, PRESETS, MetaTrainConfig
 from lopt.description import describe
 from lopt.inspect_command import inspect
 from lopt.meta_training import MetaTraining, meta_train
-from lopt.weights import save_pretrained
+from lopt.weights import load_pretrained, save_pretrained
 
 _PACKAGES = ("mada-optax", "jax", "jaxlib", "optax", "flax", "numpy")
 
@@ -88,6 +88,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         "versions": _versions(),
         "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+    start = None if config.start is None else load_pretrained(config.start).theta
     tasks, evaluation = config.task.build(), config.evaluation.build(config.task)
     if parallel.is_first_process() and not known:
         where.out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def run(config: MetaTrainConfig, where: Where, command: Sequence[str]) -> MetaTr
         (where.out / "config.json").write_text(f"{text}\n")
     result = meta_train(
         config.architecture,
-        None,
+        start,
         tasks,
         config.estimator,
         config.meta_optimizer,

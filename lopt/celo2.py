@@ -133,7 +133,8 @@ class Celo2:
         """Meta-parameters with which the direction is one feature, exactly.
 
         They make known optimizers of the same harness, schedule and learning rate: a
-        warm start for meta-training, and the control of what was learned.
+        warm start for meta-training, and the control of what was learned. Two of them
+        come with this package as the weights "celo2_muon" and "celo2_adam".
 
         Args:
           rule: "muon", momentum with decay 0.9, which orthogonalized is Muon; "adam",

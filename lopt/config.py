@@ -104,6 +104,8 @@ class MetaTrainConfig:
     evaluation: EvaluationConfig
     steps: int = 1000
     """Meta-steps."""
+    start: str | None = None
+    """Weights to start from, a name or a path; random ones by default."""
     seed: int = 0
     """Decides all randomness."""
     max_loss: float | None = None

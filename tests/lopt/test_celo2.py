@@ -111,6 +111,15 @@ def test_schedules_clipping_and_width_multipliers():
     np.testing.assert_allclose(momentum, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["muon", "adam"])
+def test_controls_have_names(rule):
+    theta, metadata = lopt.load_pretrained(f"celo2_{rule}")
+    chex.assert_trees_all_equal(theta, lopt.celo2.pass_through(rule))
+    assert metadata["architecture"]["orthogonalize"] == (rule == "muon")
+    tx = lopt.from_pretrained(f"celo2_{rule}", learning_rate=1e-2)
+    assert door.get(tx.init(PARAMS)).keys() == theta.keys()
+
+
 def test_random_theta_is_spread_over_the_layers():
     stack = lopt.celo2().init(jax.random.key(0))["ff_mod_stack"]
     assert sum(x.size for x in stack.values()) == 347

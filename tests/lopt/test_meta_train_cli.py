@@ -160,6 +160,16 @@ def test_it_gives_up_after_as_many_skips_as_one_likes(run, monkeypatch):
     assert given[0]["max_skips"] == 3
 
 
+def test_it_starts_from_given_weights(run, monkeypatch):
+    given = []
+    monkeypatch.setattr(cli, "meta_train", lambda *a, **_: given.append(a[1]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("meta-train", "--out", "x", *TINY, "--start", "mulo_s")
+    np.testing.assert_array_equal(
+        given[0]["nn"]["w0"], lopt.load_pretrained("mulo_s").theta["nn"]["w0"]
+    )
+
+
 def test_presets_are_the_recipe():
     for name, (_, config) in PRESETS.items():
         if name.startswith("celo2"):
@@ -246,6 +256,7 @@ def test_overrides_are_literals_or_words(monkeypatch):
         (["--out", "x", *TINY, "--task.overrides", "a-b"], "which is not NAME=VALUE"),
         (["--out", "x", *TINY, "--task.widths"], "task.widths is empty"),
         (["--out", "x", *TINY, "--task.names"], "task.names is empty"),
+        (["--out", "x", *TINY, "--start", "nowhere"], "'nowhere'"),
         (["--out", "x", *TINY, "--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["--out", "x", "--process-id", "1"], "belong together"),
         (

@@ -14,7 +14,7 @@ import tasks
 NAMES = sorted(
     path.name.removesuffix(".npz")
     for path in (importlib.resources.files("lopt") / "pretrained").iterdir()
-    if path.name.endswith(".npz")
+    if path.name.endswith(".npz") and not path.name.startswith("celo2")
 )
 
 
