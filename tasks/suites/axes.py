@@ -55,9 +55,10 @@ def along(entry: Entry, **axes: Sequence[Any]) -> tuple[Entry, ...]:
     for steps in lengths:
         every = entry.eval_every and max(1, entry.eval_every * steps // entry.steps)
         found.append(dataclasses.replace(entry, steps=steps, eval_every=every))
-    seen: dict[tuple[str, int], Entry] = {}
+    seen: dict[tuple[Any, int], Entry] = {}
     for e in found:
-        seen.setdefault((e.task_name, e.steps), e)
+        # The name tells what is a default, and to find it imports all tasks.
+        seen.setdefault((e.task_name if axes else e.task, e.steps), e)
     return tuple(seen.values())
 
 

@@ -14,7 +14,7 @@ from tasks.suites.axes import LEARNING_RATES, along
 from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
 
-WIDTHS, LENGTHS = (16, 256), (250, 4000)
+WIDTHS, LENGTHS = ({"width": 16}, {"width": 256}), (250, 4000)
 UNTUNED_RATE = 0.001
 NAMES = "adamw", "hyper_adam", "mada"
 # What `tasks.suites.sweep` did for each of them.
@@ -44,12 +44,8 @@ ROBUSTNESS = Suite(
     name="robustness",
     description="AdamW, HyperAdam and MADA untuned, at other rates, widths, lengths.",
     entries=(
-        *along(
-            _tuned(CLASSIFIER),
-            learning_rate=LEARNING_RATES,
-            width=WIDTHS,
-            steps=LENGTHS,
-        ),
+        *along(_tuned(CLASSIFIER), learning_rate=LEARNING_RATES, steps=LENGTHS),
+        *(dataclasses.replace(_tuned(CLASSIFIER), overrides=w) for w in WIDTHS),
         _untuned(CLASSIFIER),
         _tuned(LANGUAGE),
         _untuned(LANGUAGE),

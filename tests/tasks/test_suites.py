@@ -175,10 +175,10 @@ def test_robustness_is_the_default_suite_off_its_settings():
     assert sum(map(len, found.values())) == 9 + 4 * 3 + 3 * 3
     assert list(found)[:5] == [
         ("digits-mlp", 1000, "tuned"),
-        ("digits-mlp(width=16)", 1000, "tuned"),
-        ("digits-mlp(width=256)", 1000, "tuned"),
         ("digits-mlp", 250, "tuned"),
         ("digits-mlp", 4000, "tuned"),
+        ("digits-mlp(width=16)", 1000, "tuned"),
+        ("digits-mlp(width=256)", 1000, "tuned"),
     ]
     assert len(plan(suite)) == 30
 
