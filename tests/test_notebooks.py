@@ -22,6 +22,7 @@ def test_it_runs(path, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
     environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".jax_cache")
+    environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         cwd=tmp_path,
