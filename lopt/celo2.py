@@ -218,11 +218,7 @@ def _adam(
 
     def init(params):
         tree_checks.real(params)
-        state = adam.init(
-            jax.tree.map(
-                lambda p: jnp.zeros_like(p, dtype=accumulators.wide_dtype(p)), params
-            )
-        )
+        state = adam.init(jax.tree.map(_wide_zeros, params))
         if bias_correction:
             return state
         # So late that there is nothing left to correct.
@@ -235,6 +231,10 @@ def _adam(
         return optax.tree.cast_like(steps, updates if params is None else params), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _wide_zeros(leaf: Any) -> jax.Array:
+    return jnp.zeros_like(leaf, dtype=accumulators.wide_dtype(leaf))
 
 
 def _divide(width_multipliers: Any) -> optax.GradientTransformation:
