@@ -1,7 +1,7 @@
 """Celo2's meta-trained rules beside what they would be without having learned.
 
-    python -m benchmarks.celo2_controls --data-dir DATA \
-        [--orthogonalized THETA.npz] [--base THETA.npz] [--out DIR]
+    python -m benchmarks.celo2_controls --data-dir DATA [--out DIR]
+        [--orthogonalized RUN/theta.npz ...] [--base RUN/theta.npz ...]
 
 A control is the same network with weights that pass one feature through: Muon where
 directions are orthogonalized, Adam where they are not. It has the harness, the schedule
@@ -17,6 +17,8 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -59,20 +61,31 @@ def adamw(theta, schedule):
     return optax.adamw(schedule, 0.9, 0.95, weight_decay=0.0)
 
 
-def rules(orthogonalized: Any, base: Any) -> dict[str, Rule]:
-    """All that are compared, by name; those of no theta are left out."""
+def rules(orthogonalized: Sequence[str], base: Sequence[str]) -> dict[str, Rule]:
+    """All that are compared, by name."""
     muon, adam = map(lopt.celo2.pass_through, ("muon", "adam"))
     random = lopt.celo2().init(jax.random.key(0))
     with_newton_schulz, without = celo2(True), celo2(False)
     found = {
-        "celo2": Rule(with_newton_schulz, orthogonalized, ("muon-like", ADAMW)),
         "muon-like": Rule(with_newton_schulz, muon, (ADAMW,)),
-        "celo2-base": Rule(without, base, ("adam-like", "random base", ADAMW)),
         "adam-like": Rule(without, adam, (ADAMW,)),
         "random base": Rule(without, random),
         ADAMW: Rule(adamw, {}),
     }
-    return {name: rule for name, rule in found.items() if rule.theta is not None}
+    for paths, make, controls in (
+        (orthogonalized, with_newton_schulz, ("muon-like", ADAMW)),
+        (base, without, ("adam-like", "random base", ADAMW)),
+    ):
+        for path in paths:
+            theta = lopt.load_pretrained(path).theta
+            found[_name(path)] = Rule(make, theta, controls)
+    return found
+
+
+def _name(path: str) -> str:
+    """Of RUN/theta.npz it is RUN."""
+    parts = pathlib.PurePath(path).with_suffix("").parts
+    return parts[-2] if parts[-1] == "theta" and len(parts) > 1 else parts[-1]
 
 
 def trainer(task: Task, make, steps: int):
@@ -151,7 +164,7 @@ def measure(
         print(f"\n{name}, {time.perf_counter() - start:.0f} s")
         for optimizer, row in rows.items():
             print(
-                f"  {optimizer:12s} train {np.mean(row['train']):.4f} "
+                f"  {optimizer:16s} train {np.mean(row['train']):.4f} "
                 f"valid {np.mean(row['valid']):.4f} at {row['rate']:g}"
                 f"{' (edge)' if row['at_edge'] else ''}",
                 flush=True,
@@ -172,8 +185,8 @@ def mean_of_tasks(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(
-    orthogonalized: str | None = None,
-    base: str | None = None,
+    orthogonalized: tuple[str, ...] = (),
+    base: tuple[str, ...] = (),
     data_sets: tuple[str, ...] = DATA_SETS,
     steps: int = 1000,
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
@@ -183,7 +196,7 @@ def main(
     """Prints tables, and writes OUT/controls.json.
 
     Args:
-      orthogonalized: weights of Celo2, a name or a path as of `lopt.load_pretrained`.
+      orthogonalized: weights of Celo2, names or paths as of `lopt.load_pretrained`.
       base: weights of Celo2-base.
       data_sets: names of tasks.
       steps: training steps.
@@ -191,11 +204,7 @@ def main(
       data_dir: the folder of data that are not embedded.
       out: where to write.
     """
-    thetas = [
-        None if path is None else lopt.load_pretrained(path).theta
-        for path in (orthogonalized, base)
-    ]
-    found = rules(*thetas)
+    found = rules(orthogonalized, base)
     record = measure(found, data_sets, steps, seeds, data_dir)
     means = mean_of_tasks(record)
     tables = {**record, "mean of tasks": means}
@@ -205,7 +214,7 @@ def main(
     }
     print("\nmean of tasks, final training loss")
     for name, row in means.items():
-        print(f"  {name:12s} {np.mean(row['train']):.4f}")
+        print(f"  {name:16s} {np.mean(row['train']):.4f}")
     for pair, interval in comparisons["mean of tasks"]["train"].items():
         print(
             f"  {pair}: {interval.estimate:+.4f} [{interval.low:+.4f}, "
@@ -214,8 +223,11 @@ def main(
     if out is not None:
         device = jax.devices()[0]
         written = {
-            "command": "python -m benchmarks.celo2_controls",
-            "weights": {"celo2": orthogonalized, "celo2-base": base},
+            "command": shlex.join(
+                ["python", "-m", "benchmarks.celo2_controls", *sys.argv[1:]]
+            ),
+            "orthogonalized": list(map(_name, orthogonalized)),
+            "base": list(map(_name, base)),
             "steps": steps,
             "seeds": list(seeds),
             "tuning_seeds": list(TUNING_SEEDS),
