@@ -196,19 +196,22 @@ def test_pes_gradients(case):
 
 
 class NoisyState(NamedTuple):
-    params: dict
+    params: jax.Array
     state: dict
+    mean: jax.Array
 
 
 class Noisy(opt_base.Optimizer):
-    """Moves by noise, times what the model's state says."""
+    """Moves by noise, times what the model's state says, and promotes its own mean."""
 
     def init(self, params, state=None, num_steps=None, key=None, **kwargs):
-        return NoisyState(params, state)
+        assert key.dtype == jnp.uint32
+        return NoisyState(params, state, jnp.zeros_like(params))
 
     def update(self, opt_state, grad, model_state=None, key=None, **kwargs):
+        assert key.dtype == jnp.uint32
         step = model_state["scale"] * jax.random.normal(key)
-        return NoisyState(jax.tree.map(lambda p: p + step, opt_state.params), {})
+        return NoisyState(opt_state.params + step, {}, opt_state.mean + step)
 
 
 def test_keys_and_the_state_of_the_model_reach_the_optimizer():
@@ -233,6 +236,10 @@ def test_keys_and_the_state_of_the_model_reach_the_optimizer():
         first != make(seed=1).update(params, make(1).init(params), params)[0]
     )
     np.testing.assert_allclose(scaled, 3 * first, rtol=1e-6)
+
+    low = jnp.zeros(2, jnp.bfloat16)
+    updates, after = update(low, tx.init(low), low)
+    assert updates.dtype == after.inner.mean.dtype == jnp.bfloat16
 
 
 def test_the_state_is_of_arrays_with_theta_and_without_parameters():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 
 import chex
 import jax
@@ -22,6 +23,7 @@ with compatibility():
     from learned_optimization import training
     from learned_optimization.optimizers import base as opt_base
     from learned_optimization.tasks import base, quadratics
+    from learned_optimization.tasks.datasets import base as datasets_base
     from learned_optimization.tasks.fixed import image_mlp
 
 KEY, OLD_KEY = jax.random.key(3), jax.random.PRNGKey(3)
@@ -55,8 +57,18 @@ def image_task(float_datasets):
     return image_mlp._MLPImageTask(float_datasets, [8])
 
 
+class Quadratic(quadratics.QuadraticTask):
+    def init(self, key):
+        assert key.dtype == jnp.uint32
+        return super().init(key)
+
+    def loss(self, params, key, data):
+        assert key.dtype == jnp.uint32
+        return super().loss(params, key, data)
+
+
 def test_a_task_without_data():
-    theirs = quadratics.QuadraticTask(dim=4)
+    theirs = Quadratic(dim=4)
     task = from_learned_optimization.task(theirs, name="bowl")
     params, model_state = task.init(KEY)
     assert (task.name, model_state) == ("bowl", ())
@@ -68,9 +80,18 @@ def test_a_task_without_data():
     np.testing.assert_allclose(loss, jnp.sum(params**2), rtol=1e-6)
 
 
+class Data(base.Task):
+    datasets = datasets_base.Datasets(*map(itertools.repeat, np.arange(4.0)))
+
+
+def test_splits_of_theirs():
+    data = from_learned_optimization.task(Data(), num_batches=2).data
+    found = {split: batches.tolist() for split, batches in data.items()}
+    assert found == {"train": [0, 0], "meta": [1, 1], "valid": [2, 2], "test": [3, 3]}
+
+
 def test_batches_of_theirs(image_task):
     task = from_learned_optimization.task(image_task, num_batches=3)
-    assert set(task.data) == {"train", "meta", "valid", "test"}
     image = task.data["train"]["image"]
     assert image.shape[:2] == (3, BATCH_SIZE)
     keys = jax.random.split(KEY, 20)
@@ -187,7 +208,13 @@ def test_a_model_with_a_state_there(digits):
 
 def test_there_and_back_without_data():
     task = from_learned_optimization.task(quadratics.QuadraticTask(dim=4))
-    lent = to_learned_optimization.task(task)
+
+    def loss(params, model_state, batch, key):
+        assert batch == {"image": ()}
+        return task.loss(params, model_state, (), key)
+
+    empty = dataclasses.replace(task, sample=lambda *_: {"image": ()}, loss=loss)
+    lent = to_learned_optimization.task(empty)
     assert lent.datasets is None
     params = lent.init(OLD_KEY)
     assert lent.loss(params, OLD_KEY, ()) == task.loss(params, (), (), KEY)[0]
