@@ -11,9 +11,20 @@ from tasks.compiling import for_few_calls
 from tasks.placement import Placement
 
 
+@pytest.fixture(autouse=True)
+def as_users_compile():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def test_only_cpus_have_levels(monkeypatch):
     assert for_few_calls() == {"xla_backend_optimization_level": 1}
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        assert for_few_calls() == {}
+    jax.config.update("jax_disable_most_optimizations", True)
     assert for_few_calls() == {}
 
 
