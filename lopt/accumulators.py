@@ -97,6 +97,16 @@ def widest_dtype(tree: Any) -> Any:
     return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
 
 
+def zero_of(params: Any) -> jax.Array:
+    """A scalar 0 of the widest dtype, for what is made from all leaves.
+
+    Inside of `jax.shard_map` it varies over devices like the leaves.
+    """
+    dtype = widest_dtype(params)
+    zeros = [jnp.zeros_like(p, dtype=dtype).sum() for p in jax.tree.leaves(params)]
+    return sum(zeros, jnp.zeros((), dtype))
+
+
 def init(
     params: optax.Params, momenta: int = 3, second_moments: int = 1, factored: int = 3
 ) -> Accumulators:

@@ -121,7 +121,8 @@ class Celo:
         Raises:
           ValueError: no such feature.
         """
-        theta = jax.tree.map(jnp.zeros_like, self.init(jax.random.key(0)))
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        theta = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         learned_schedule.start_at_one(theta)
         theta["ff_mod_stack"] = velo_rule.pass_through(feature, 1)
         return theta
@@ -156,13 +157,13 @@ class Celo:
         def init(params):
             tree_checks.real(params)
             tree_checks.multipliers_of(params, width_multipliers)
-            dtype = accumulators.widest_dtype(params)
+            zero = accumulators.zero_of(params)
             return CeloState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, dtype), theta),
+                hyperparams=jax.tree.map(lambda x: jnp.array(x, zero.dtype), theta),
                 accumulators=accumulators.init(params),
-                lstm=controller.init(1, self.hidden_size, dtype),
-                loss=loss_features.init(dtype),
+                lstm=controller.init(1, self.hidden_size, zero),
+                loss=loss_features.init(zero),
             )
 
         def update(updates, state, params=None, *, value=None, **extra_args):

@@ -71,10 +71,10 @@ def truncated_normal(key: jax.Array, shape: tuple[int, ...], scale: float) -> ja
     return scale * jax.random.truncated_normal(key, -2, 2, shape, jnp.float32)
 
 
-def init(rows: int, hidden_size: int, dtype: Any) -> LSTMState:
-    """The state before the first update."""
+def init(rows: int, hidden_size: int, zero: jax.Array) -> LSTMState:
+    """The state before the first update, full of this zero."""
     shape = (rows, hidden_size)
-    return LSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    return LSTMState(jnp.full(shape, zero), jnp.full(shape, zero))
 
 
 def global_inputs(count: jax.Array, num_steps: int, loss: jax.Array) -> jax.Array:

@@ -96,7 +96,8 @@ class LearnedSchedule:
 
         Returns:
           A gradient transformation with state `LearnedScheduleState`;
-          `update(updates, state, value=loss)` needs the loss.
+          `update(updates, state, params, value=loss)` needs the loss. Updates have the
+          dtypes of the parameters, or their own without them.
 
         Raises:
           ValueError: `theta` belongs to another architecture; at `init` or `update`,
@@ -111,23 +112,24 @@ class LearnedSchedule:
         def init(params):
             tree_checks.real(params)
             tree_checks.multipliers_of(params, width_multipliers)
-            dtype = accumulators.widest_dtype(params)
+            zero = accumulators.zero_of(params)
             return LearnedScheduleState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, dtype), theta),
-                lstm=controller.init(1, self.hidden_size, dtype),
-                loss=loss_features.init(dtype),
+                hyperparams=jax.tree.map(lambda x: jnp.array(x, zero.dtype), theta),
+                lstm=controller.init(1, self.hidden_size, zero),
+                loss=loss_features.init(zero),
             )
 
         def update(updates, state, params=None, *, value=None, **extra_args):
-            del params, extra_args
+            del extra_args
             loss_features.check(value, "A learned schedule")
             scale, state = advance(state, value, self.num_steps)
             leaves, treedef = jax.tree.flatten(updates)
+            like = leaves if params is None else treedef.flatten_up_to(params)
             widths = tree_checks.multipliers_of(updates, width_multipliers)
             scaled = [
-                (x * (scale / width)).astype(x.dtype)
-                for x, width in zip(leaves, widths, strict=True)
+                (x * (scale / width)).astype(jnp.result_type(p))
+                for x, p, width in zip(leaves, like, widths, strict=True)
             ]
             return treedef.unflatten(scaled), state
 
@@ -222,9 +224,28 @@ def celo_adam(
     schedule = scale_by_learned_schedule(
         theta, num_steps, hidden_size=hidden_size, width_multipliers=width_multipliers
     )
+    adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, eps_root=1e-10)
     return optax.chain(
         optax.clip(1000.0),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, eps_root=1e-10),
+        _in_float32(adam),
         optax.scale_by_learning_rate(learning_rate),
         schedule,
     )
+
+
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Moments of low-precision parameters are not in low precision."""
+
+    def init(params):
+        return inner.init(
+            jax.tree.map(
+                lambda p: jnp.zeros_like(p, dtype=accumulators.wide_dtype(p)), params
+            )
+        )
+
+    def update(updates, state, params=None):
+        del params
+        wide = jax.tree.map(lambda u: u.astype(accumulators.wide_dtype(u)), updates)
+        return inner.update(wide, state)
+
+    return optax.GradientTransformation(init, update)

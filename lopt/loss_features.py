@@ -31,12 +31,12 @@ class LossBuffer(NamedTuple):
     seen: jax.Array
 
 
-def init(dtype: Any) -> LossBuffer:
-    """No loss yet."""
+def init(zero: jax.Array) -> LossBuffer:
+    """No loss yet; `zero` has the dtype, and varies over devices like the loss."""
     return LossBuffer(
-        means=jnp.zeros(SCALES, dtype),
-        minima=jnp.full(SCALES, 999999999999, dtype),
-        seen=jnp.zeros((), jnp.int32),
+        means=jnp.full(SCALES, zero),
+        minima=jnp.full(SCALES, zero + 999999999999.0),
+        seen=zero.astype(jnp.int32),
     )
 
 

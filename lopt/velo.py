@@ -177,7 +177,8 @@ class VeLO:
         Raises:
           ValueError: no such feature.
         """
-        theta = jax.tree.map(jnp.zeros_like, self.init(jax.random.key(0)))
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        theta = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         layers = theta["rnn_params"]
         layers["step_size"]["b"] = jnp.ones(1, jnp.float32)
         mean = jnp.full(self.bank_size, 1 / self.bank_multiplier, jnp.float32)
@@ -218,14 +219,14 @@ class VeLO:
         def init(params):
             tree_checks.real(params)
             tree_checks.multipliers_of(params, width_multipliers)
-            dtype = accumulators.widest_dtype(params)
+            zero = accumulators.zero_of(params)
             rows = sum(math.prod(jnp.shape(p)) > 0 for p in jax.tree.leaves(params))
             return VeLOState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, dtype), theta),
+                hyperparams=jax.tree.map(lambda x: jnp.array(x, zero.dtype), theta),
                 accumulators=accumulators.init(params),
-                lstm=controller.init(rows, self.hidden_size, dtype),
-                loss=loss_features.init(dtype),
+                lstm=controller.init(rows, self.hidden_size, zero),
+                loss=loss_features.init(zero),
             )
 
         def update(updates, state, params=None, *, value=None, **extra_args):

@@ -104,6 +104,57 @@ def celo2(
     return architecture.transform(theta)
 
 
+def with_loss(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Where a test gives no loss, it is that of a bowl with this gradient."""
+
+    def update(updates, state, params=None, **extra_args):
+        bowl = jax.numpy.asarray(optax.tree.norm(updates, squared=True))
+        return tx.update(updates, state, params, **{"value": bowl, **extra_args})
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def velo(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam, whose LSTM moves its length with the loss."""
+    architecture = lopt.velo(
+        100, parametrization="mup", hidden_size=5, bank_size=3, step_multiplier=1.0
+    )
+    theta = architecture.pass_through(7)
+    drawn = architecture.init(jax.random.key(0))["rnn_params"]
+    theta["rnn_params"] |= {name: drawn[name] for name in ("linear_2", "rnn")}
+    theta["rnn_params"]["step_size"]["w"] += 0.1
+    return with_loss(
+        optax.chain(
+            architecture.transform(theta),
+            optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        )
+    )
+
+
+def celo(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Adam in steps of a relative size, with a random schedule."""
+    architecture = lopt.celo(100, hidden_size=5, step_multiplier=1.0)
+    theta = architecture.init(jax.random.key(0))
+    theta |= {"ff_mod_stack": architecture.pass_through(7)["ff_mod_stack"]}
+    return with_loss(
+        optax.chain(
+            architecture.transform(theta),
+            optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        )
+    )
+
+
+def scheduled_adam(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformation:
+    """Celo-Adam, with a schedule that hardly sees how losses are rounded."""
+    theta = lopt.LearnedSchedule(100, hidden_size=5).init(jax.random.key(0))
+    theta["rnn_params"]["linear_2"]["w"] *= 0.1
+    return with_loss(lopt.celo_adam(theta, 100, learning_rate, hidden_size=5))
+
+
 def frozen_meta_adamw(
     learning_rate: optax.ScalarOrSchedule,
 ) -> optax.GradientTransformationExtraArgs:
@@ -163,6 +214,9 @@ OPTIMIZERS = (
         smooth={"learning_rate": 2e-2},
         slow=True,
     ),
+    Optimizer("velo", velo, {"learning_rate": 3e-3}, slow=True),
+    Optimizer("celo", celo, {"learning_rate": 3e-3}, slow=True),
+    Optimizer("learned schedule", scheduled_adam, {"learning_rate": 1e-2}, slow=True),
     Optimizer("meta_adamw", frozen_meta_adamw, {"learning_rate": 1e-2}),
     Optimizer(
         "meta_adamw meta-updated",

@@ -95,6 +95,10 @@ def test_partition_specs_by_map_params(tx, leaves):
     specs = jax.tree.broadcast(specs, state, is_leaf=is_spec)
     found = jax.tree.leaves(specs, is_leaf=is_spec)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    of_leaves = [path[-1] in map(jax.tree_util.DictKey, leaves) for path in paths]
+    theta = jax.tree_util.GetAttrKey("hyperparams")  # has keys of its own
+    of_leaves = [
+        theta not in path and path[-1] in map(jax.tree_util.DictKey, leaves)
+        for path in paths
+    ]
     assert any(of_leaves)
     assert found == [spec if of_leaf else jax.P() for of_leaf in of_leaves]

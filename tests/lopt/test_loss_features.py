@@ -17,7 +17,7 @@ def shown(losses):
     def step(buffer, loss):
         return loss_features.advance(buffer, loss, 1000)
 
-    return jax.lax.scan(step, loss_features.init(jnp.float32), losses)[::-1]
+    return jax.lax.scan(step, loss_features.init(jnp.zeros(())), losses)[::-1]
 
 
 @pytest.mark.parametrize("num_steps", [1, 8, 1000, 10**6])
@@ -27,7 +27,7 @@ def test_equations(num_steps):
     losses = np.float32(np.exp(-np.arange(40) / 20) + 0.3 * rng.normal(size=40))
     losses[20] = 1e9
     state = reference.start_loss(num_steps)
-    buffer, largest = loss_features.init(jnp.float32), 0.0
+    buffer, largest = loss_features.init(jnp.zeros(())), 0.0
     for loss in losses:
         state, wanted = reference.advance_loss(state, loss)
         buffer, got = loss_features.advance(buffer, loss, num_steps)
