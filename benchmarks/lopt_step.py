@@ -1,10 +1,15 @@
-"""Times one update of small_fc beside `optax.adamw`, and beside google's AdafacMLPLOpt.
+"""Times one update of each learned optimizer, `optax.adamw`, and google's small_fc.
 
     python -m benchmarks.lopt_step [--peer-python PYTHON --peer-script SCRIPT]
 
 A step is `update` and `apply_updates` in one jitted function whose parameters and state
 are donated. "mlp x 16" is what meta-training does: 16 particles with their own theta,
 parameters and state, of the layers of a small MLP, in a scan.
+
+The floor of an optimizer is what this machine needs at least: for reading and writing
+what an update must (28 bytes per parameter for Adam, 72 for all others) at the speed of
+scaling an array in place, or for the multiplications and additions of its network, and
+of Newton-Schulz steps, at the speed of a product of matrices; the longer of the two.
 
 The peer runs in an interpreter of its own. `SCRIPT --tensors N --side M` must time
 updates of N matrices of M x M parameters and print a line of JSON with the entries
@@ -19,8 +24,8 @@ import pathlib
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,12 +49,41 @@ MLP: list[tuple[int, ...]] = [
 PARTICLES, SCAN = 16, 20
 
 
-def small_fc() -> optax.GradientTransformation:
-    architecture = lopt.small_fc()
+NUM_STEPS = 1000
+
+
+def learned(architecture: Any) -> optax.GradientTransformation:
     return architecture.transform(architecture.init(jax.random.key(0)))
 
 
-OPTIMIZERS = {"optax.adamw": lambda: optax.adamw(1e-3), "small_fc": small_fc}
+class Optimizer(NamedTuple):
+    """What is timed.
+
+    Attributes:
+      make: gives the transformation.
+      bytes: that must move, per parameter.
+      multiplications: with an addition each, per parameter.
+      by_side: of these, further ones per row of a square matrix.
+    """
+
+    make: Callable[[], optax.GradientTransformation]
+    bytes: int = 72
+    multiplications: int = 8
+    by_side: int = 0
+
+
+OPTIMIZERS = {
+    "optax.adamw": Optimizer(lambda: optax.adamw(1e-3), bytes=28),
+    "small_fc": Optimizer(lambda: learned(lopt.small_fc()), multiplications=1984),
+    "velo": Optimizer(lambda: learned(lopt.velo(NUM_STEPS)), multiplications=148),
+    "celo": Optimizer(lambda: learned(lopt.celo(NUM_STEPS)), multiplications=148),
+    "celo2-base": Optimizer(
+        lambda: learned(lopt.celo2(orthogonalize=False)), multiplications=328
+    ),
+    "celo2": Optimizer(lambda: learned(lopt.celo2()), multiplications=328, by_side=15),
+}
+# VeLO's LSTM is larger than all that a small MLP would have.
+FOR_PARTICLES = ("optax.adamw", "small_fc", "celo2-base", "celo2")
 
 
 def tree(shapes: list[tuple[int, ...]]) -> list[jax.Array]:
@@ -71,6 +105,11 @@ class Timed:
         temporary = getattr(analysis, "temp_size_in_bytes", 0)
         self.temporary_bytes = temporary / self.parameters
         self.carry, self.grads = (params, state), grads
+        # The meta-parameters are one for the whole model, however large it is.
+        theta = jax.tree.leaves(optax.tree.get(state, "hyperparams", ()))
+        of_state = sum(x.nbytes for x in jax.tree.leaves(state))
+        of_state -= sum(x.nbytes for x in theta)
+        self.state_bytes = of_state / self.parameters
         self.updates_per_call = updates_per_call
         self.seconds: list[float] = []
 
@@ -82,29 +121,36 @@ class Timed:
 
 
 def one_step(tx, params, state, grads):
-    updates, state = tx.update(grads, state, params)
+    # The loss is some number that changes.
+    loss = jnp.asarray(jax.tree.leaves(params)[0].ravel()[0], jnp.float32)
+    updates, state = tx.update(grads, state, params, value=loss)
     return optax.apply_updates(params, updates), state
 
 
 def on_matrices(name: str, which: str) -> Timed:
     number, side = TREES[which]
-    tx, params = OPTIMIZERS[name](), tree([(side, side)] * number)
+    tx, params = transformation(name), tree([(side, side)] * number)
     grads = [0.1 * p + 0.001 for p in params]
     state = tx.init(params)
     return Timed(lambda *args: one_step(tx, *args), params, state, grads, 1)
 
 
+def transformation(name: str) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(OPTIMIZERS[name].make())
+
+
 def on_particles(name: str) -> Timed:
-    tx = OPTIMIZERS[name]()
+    tx = transformation(name)
 
     def several(x: jax.Array) -> jax.Array:
         return jnp.stack([x * (1 + 0.01 * i) for i in range(PARTICLES)])
 
     params = [several(x) for x in tree(MLP)]
     state: Any = jax.vmap(tx.init)(params)
-    if name == "small_fc":
-        theta = jax.tree.map(lambda x: several(x[0]), state.hyperparams)
-        state = state._replace(hyperparams=theta)
+    theta = optax.tree.get(state, "hyperparams")
+    if theta is not None:
+        theta = jax.tree.map(lambda x: several(x[0]), theta)
+        state = optax.tree.set(state, hyperparams=theta)
 
     def steps(params, state, grads):
         def body(carry, _):
@@ -128,40 +174,95 @@ def peer(command: Sequence[Any], which: str) -> dict[str, float]:
     return {name: printed[key]["median_s"] for key, name in names.items()}
 
 
+class Machine:
+    """How fast it moves bytes, and multiplies and adds."""
+
+    def __init__(self):
+        x, matrix = jnp.ones(1 << 26), jnp.ones((2048, 2048))
+        scale = jax.jit(lambda x: 1.0001 * x, donate_argnums=0)
+        product = jax.jit(lambda x: x @ x)
+        self.x, self.scale = scale(x), scale
+        self.product = lambda: jax.block_until_ready(product(matrix))
+        self.product()
+        self.per_byte: list[float] = []
+        self.per_multiplication: list[float] = []
+
+    def run(self) -> None:
+        """Scales an array, then multiplies matrices."""
+        start = time.perf_counter()
+        self.x = jax.block_until_ready(self.scale(self.x))
+        middle = time.perf_counter()
+        self.product()
+        self.per_byte.append((middle - start) / (2 * self.x.nbytes))
+        self.per_multiplication.append((time.perf_counter() - middle) / 2048**3)
+
+    def floor(self, name: str, side: int) -> float:
+        """Seconds per parameter that an update needs at least."""
+        optimizer = OPTIMIZERS[name]
+        counted = optimizer.multiplications + optimizer.by_side * side
+        return max(
+            float(np.median(self.per_byte)) * optimizer.bytes,
+            float(np.median(self.per_multiplication)) * counted,
+        )
+
+
 def measure(
     which: str, rounds: int, repeats: int, peer_command: Sequence[Any]
 ) -> dict[str, Any]:
     """A row per optimizer; everything takes turns in every round."""
+    on_trees = which in TREES
     steps = {
-        name: on_particles(name) if which not in TREES else on_matrices(name, which)
-        for name in OPTIMIZERS
+        name: on_matrices(name, which) if on_trees else on_particles(name)
+        for name in (OPTIMIZERS if on_trees else FOR_PARTICLES)
     }
+    machine = Machine()
     peers: dict[str, list[float]] = {}
     for step in steps.values():
         step.run()
         step.seconds.clear()
     for _ in range(rounds):
         for _ in range(repeats):
-            for step in steps.values():
+            for step in (*steps.values(), machine):
                 step.run()
-        if peer_command[0] and which in TREES:
+        if peer_command[0] and on_trees:
             for name, seconds in peer(peer_command, which).items():
                 peers.setdefault(name, []).append(seconds)
     count = steps["small_fc"].parameters
-    rows: dict[str, Any] = {
-        name: {
+    rows: dict[str, Any] = {}
+    for name, step in steps.items():
+        rows[name] = {
             "ns_per_parameter": float(np.median(step.seconds)) / count * 1e9,
             "temporary_bytes_per_parameter": step.temporary_bytes,
+            "state_bytes_per_parameter": step.state_bytes,
             "compile_s": step.compile_s,
         }
-        for name, step in steps.items()
-    }
+        if on_trees:
+            floor = machine.floor(name, TREES[which][1]) * 1e9
+            rows[name]["times_floor"] = rows[name]["ns_per_parameter"] / floor
     for name, seconds in peers.items():
         rows[name] = {"ns_per_parameter": float(np.median(seconds)) / count * 1e9}
-    ours = rows["small_fc"]["ns_per_parameter"]
+    adamw = rows["optax.adamw"]["ns_per_parameter"]
     for row in rows.values():
-        row["times_small_fc"] = row["ns_per_parameter"] / ours
+        row["times_adamw"] = row["ns_per_parameter"] / adamw
     return rows
+
+
+COLUMNS = {
+    "ns_per_parameter": "ns/param",
+    "times_adamw": "x adamw",
+    "times_floor": "x floor",
+    "temporary_bytes_per_parameter": "temp B",
+    "state_bytes_per_parameter": "state B",
+    "compile_s": "compile s",
+}
+
+
+def show(which: str, rows: dict[str, Any]) -> None:
+    """Prints a table."""
+    print(f"\n{which:15s} " + " ".join(f"{title:>9s}" for title in COLUMNS.values()))
+    for name, row in rows.items():
+        cells = [f"{row[key]:9.2f}" if key in row else " " * 9 for key in COLUMNS]
+        print(f"{name:15s} " + " ".join(cells))
 
 
 def main(
@@ -193,14 +294,7 @@ def main(
     for which in trees:
         rows = measure(which, rounds, repeats, peer_command)
         record["trees"][which] = rows
-        print(f"\n{which}\n{'':15s} {'ns/param':>9s} {'x ours':>7s} {'temp B':>7s}")
-        for name, row in rows.items():
-            temporary = row.get("temporary_bytes_per_parameter")
-            print(
-                f"{name:15s} {row['ns_per_parameter']:9.2f} "
-                f"{row['times_small_fc']:7.2f} "
-                f"{'' if temporary is None else f'{temporary:7.1f}'}"
-            )
+        show(which, rows)
     record["load_after"] = os.getloadavg()[0]
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
