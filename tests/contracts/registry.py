@@ -25,7 +25,8 @@ class Optimizer:
       arguments: for it; a learning rate is called `learning_rate`.
       smooth: arguments with which updates depend smoothly, without stopped gradients,
         on the hyper-parameters; `None` if they cannot.
-      slow: whether its contracts take minutes, and run in `.ci/nightly`.
+      slow: whether its contracts run in `.ci/nightly` only: they take minutes, or it shares
+        its code with another entry.
     """
 
     name: str
@@ -190,15 +191,15 @@ def meta_updated_adamw(
 
 OPTIMIZERS = (
     Optimizer("adam", mada_optax.adam, {"learning_rate": 1e-2}),
-    Optimizer("amsgrad", mada_optax.amsgrad, {"learning_rate": 1e-2}),
-    Optimizer("avgrad", mada_optax.avgrad, {"learning_rate": 1e-2}),
-    Optimizer("adan", mada_optax.adan, {"learning_rate": 1e-2}),
-    Optimizer("yogi", mada_optax.yogi, {"learning_rate": 1e-2}),
+    Optimizer("amsgrad", mada_optax.amsgrad, {"learning_rate": 1e-2}, slow=True),
+    Optimizer("avgrad", mada_optax.avgrad, {"learning_rate": 1e-2}, slow=True),
+    Optimizer("adan", mada_optax.adan, {"learning_rate": 1e-2}, slow=True),
+    Optimizer("yogi", mada_optax.yogi, {"learning_rate": 1e-2}, slow=True),
     Optimizer("lion", mada_optax.lion, {"learning_rate": 1e-3}, smooth=None),
     Optimizer("mada", mada_optax.mada, {"learning_rate": 1e-2}),
-    Optimizer("mada_final_state", final_mada, {"learning_rate": 1e-2}),
-    Optimizer("scale_by_mada", chained_mada, {"learning_rate": 1e-2}),
-    Optimizer("hyper_adam", mada_optax.hyper_adam, {"learning_rate": 1e-2}),
+    Optimizer("mada_final_state", final_mada, {"learning_rate": 1e-2}, slow=True),
+    Optimizer("scale_by_mada", chained_mada, {"learning_rate": 1e-2}, slow=True),
+    Optimizer("hyper_adam", mada_optax.hyper_adam, {"learning_rate": 1e-2}, slow=True),
     Optimizer(
         "hypergradient",
         adaptive_adamw,

@@ -12,7 +12,14 @@ from mada_optax.meta_adamw.attention import Factors
 from mada_optax.meta_adamw.features import Leaf
 
 
-@pytest.fixture(params=NAMES)
+# Sequence models take as long to compile as all others together.
+MARKED = [
+    pytest.param(name, marks=[pytest.mark.slow] if "_seq_" in name else [])
+    for name in NAMES
+]
+
+
+@pytest.fixture(params=MARKED)
 def trace(request):
     found = Trace(request.param)
     double = found.dtype == np.float64
