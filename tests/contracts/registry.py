@@ -25,8 +25,8 @@ class Optimizer:
       arguments: for it; a learning rate is called `learning_rate`.
       smooth: arguments with which updates depend smoothly, without stopped gradients,
         on the hyper-parameters; `None` if they cannot.
-      slow: whether its contracts run in `.ci/nightly` only: they take minutes, or it shares
-        its code with another entry.
+      slow: whether its contracts run in `.ci/nightly` only: they take minutes, or its
+        code is that of another entry.
     """
 
     name: str

@@ -11,7 +11,6 @@ from golden import NAMES, Trace
 from mada_optax.meta_adamw.attention import Factors
 from mada_optax.meta_adamw.features import Leaf
 
-
 # Sequence models take as long to compile as all others together.
 MARKED = [
     pytest.param(name, marks=[pytest.mark.slow] if "_seq_" in name else [])
