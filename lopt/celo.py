@@ -14,10 +14,10 @@ from lopt import (
     controller,
     learned_schedule,
     loss_features,
-    tree_checks,
     velo_rule,
 )
 from lopt.accumulators import Accumulators
+from lopt.checked import checked
 from lopt.checks import check_counts
 from lopt.controller import LSTMState
 from lopt.loss_features import LossBuffer
@@ -150,33 +150,22 @@ class Celo:
             or none, or a loss that is not a scalar.
           TypeError: at `update`, without `value`.
         """
-        expected = jax.eval_shape(self.init, jax.random.key(0))
-        tree_checks.same_shapes("theta", theta, expected, f"{self}")
-        tree_checks.multipliers(width_multipliers)
 
-        def init(params):
-            tree_checks.real(params)
-            tree_checks.multipliers_of(params, width_multipliers)
+        def init(params, theta):
             zero = accumulators.zero_of(params)
             return CeloState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, zero.dtype), theta),
+                hyperparams=theta,
                 accumulators=accumulators.init(params),
                 lstm=controller.init(1, self.hidden_size, zero),
                 loss=loss_features.init(zero),
             )
 
-        def update(updates, state, params=None, *, value=None, **extra_args):
-            del extra_args
-            tree_checks.given(params)
-            tree_checks.real(updates)
-            loss_features.check(value, "Celo")
-            widths = tree_checks.multipliers_of(params, width_multipliers)
-            return self._update(updates, state, params, value, widths)
+        return checked(
+            self, theta, width_multipliers, init, self._update, sees_loss=True
+        )
 
-        return optax.GradientTransformationExtraArgs(init, update)
-
-    def _update(self, updates, state: CeloState, params, value, widths):
+    def _update(self, updates, state: CeloState, params, widths, value):
         given, treedef = jax.tree.flatten(updates)
         alpha, after = learned_schedule.advance(state, value, self.num_steps)
         if self.unit_multiplier:

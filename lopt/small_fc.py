@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lopt import accumulators, tree_checks
+from lopt import accumulators
 from lopt.accumulators import Accumulators, Rates
+from lopt.checked import checked
 from lopt.checks import check_counts, check_option, check_positive
 from lopt.small_fc_network import network_at, unit_step
 
@@ -172,28 +173,15 @@ class SmallFC:
             for complex parameters, parameters that `width_multipliers` does not cover,
             or none.
         """
-        expected = jax.eval_shape(self.init, jax.random.key(0))
-        tree_checks.same_shapes("theta", theta, expected, f"{self}")
-        tree_checks.multipliers(width_multipliers)
 
-        def init(params):
-            tree_checks.real(params)
-            tree_checks.multipliers_of(params, width_multipliers)
-            dtype = accumulators.widest_dtype(params)
+        def init(params, theta):
             return SmallFCState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, dtype), theta),
+                hyperparams=theta,
                 accumulators=accumulators.init(params),
             )
 
-        def update(updates, state, params=None, **extra_args):
-            del extra_args
-            tree_checks.given(params)
-            tree_checks.real(updates)
-            multipliers = tree_checks.multipliers_of(params, width_multipliers)
-            return self._update(updates, state, params, multipliers)
-
-        return optax.GradientTransformationExtraArgs(init, update)
+        return checked(self, theta, width_multipliers, init, self._update)
 
     def _update(self, updates, state: SmallFCState, params, multipliers):
         given, treedef = jax.tree.flatten(updates)

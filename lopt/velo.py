@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lopt import accumulators, controller, loss_features, tree_checks, velo_rule
+from lopt import accumulators, controller, loss_features, velo_rule
 from lopt.accumulators import Accumulators
+from lopt.checked import checked
 from lopt.checks import check_counts, check_option, check_positive
 from lopt.controller import LSTMState
 from lopt.loss_features import LossBuffer
@@ -212,37 +213,26 @@ class VeLO:
             or none, or a loss that is not a scalar.
           TypeError: at `update`, without `value`.
         """
-        expected = jax.eval_shape(self.init, jax.random.key(0))
-        tree_checks.same_shapes("theta", theta, expected, f"{self}")
-        tree_checks.multipliers(width_multipliers)
 
-        def init(params):
-            tree_checks.real(params)
-            tree_checks.multipliers_of(params, width_multipliers)
+        def init(params, theta):
             zero = accumulators.zero_of(params)
             rows = sum(math.prod(jnp.shape(p)) > 0 for p in jax.tree.leaves(params))
             return VeLOState(
                 count=jnp.zeros((), jnp.int32),
-                hyperparams=jax.tree.map(lambda x: jnp.array(x, zero.dtype), theta),
+                hyperparams=theta,
                 accumulators=accumulators.init(params),
                 lstm=controller.init(rows, self.hidden_size, zero),
                 loss=loss_features.init(zero),
             )
 
-        def update(updates, state, params=None, *, value=None, **extra_args):
-            del extra_args
-            tree_checks.given(params)
-            tree_checks.real(updates)
-            loss_features.check(value, "VeLO")
-            widths = tree_checks.multipliers_of(params, width_multipliers)
-            return self._update(updates, state, params, value, widths)
-
-        transformation = optax.GradientTransformationExtraArgs(init, update)
+        transformation = checked(
+            self, theta, width_multipliers, init, self._update, sees_loss=True
+        )
         if self.calls_per_update > 1:
             return accumulate(transformation, self.calls_per_update, "VeLO")
         return transformation
 
-    def _update(self, updates, state: VeLOState, params, value, widths):
+    def _update(self, updates, state: VeLOState, params, widths, value):
         given, treedef = jax.tree.flatten(updates)
         targets = treedef.flatten_up_to(params)
         old = accumulators.leaves(state.accumulators, treedef)
