@@ -26,7 +26,6 @@
 # %%
 # %matplotlib inline
 import pathlib
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,7 @@ import lopt
 import tasks
 
 STEPS = 300
-downloads = pathlib.Path(tempfile.mkdtemp())
+downloads = pathlib.Path("downloads")
 
 # %% [markdown]
 # ## Files
@@ -64,12 +63,12 @@ weights = {
 }
 for name, theta in weights.items():
     path = downloads / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"architecture": lopt.celo2()} if name.startswith("celo2/") else None
     lopt.save_pretrained(path, theta, header)
 
 ours = lopt.load_pretrained("mulo_m")
-(downloads / "mulo").mkdir()
+(downloads / "mulo").mkdir(exist_ok=True)
 lopt.save_pretrained(downloads / "mulo/model.safetensors", *ours)
 
 for path in sorted(downloads.rglob("*.s*")):
@@ -188,6 +187,8 @@ for name, curves in losses.items():
 # every file trains, and no more. AdamW's learning rate suits it here, and the rules
 # that the others hold were not made for this task. Celo and VeLO scale their steps by
 # the size of a tensor, a thousandth of it, and a constant schedule leaves them slow:
-# making that schedule is what their weights have learned. Before you believe a learned
-# rule, put it beside the known rule in the same harness, as here, and on your own task
-# ([how](compare_on_your_own_task.ipynb)).
+# making that schedule is what their weights have learned. With these the two are one
+# rule, and their curves one line.
+#
+# Before you believe a learned rule, put it beside the known rule in the same harness,
+# as here, and on your own task ([how](compare_on_your_own_task.ipynb)).

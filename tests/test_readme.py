@@ -48,8 +48,9 @@ def test_commands_are_understood(command, monkeypatch):
     module, *arguments = shlex.split(command)
     assert importlib.util.find_spec(module) is not None
     if module == "lopt":
-        assert arguments[0] == "meta-train"
-        lopt.__main__.parse(arguments[1:])
+        assert arguments[0] in ("meta-train", "inspect")
+        if arguments[0] == "meta-train":
+            lopt.__main__.parse(arguments[1:])
     elif module == "tasks":
         for name in ("Evaluation", "coordinate_check"):
             monkeypatch.setattr(tasks.__main__, name, understood)
@@ -72,7 +73,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def test_python_blocks_run_one_after_the_other():
     blocks = [block for block in BLOCKS if "interop" not in block]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     exec(compile("\n".join(blocks), "README.md", "exec"), {})
 
 
