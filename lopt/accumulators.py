@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -44,9 +45,9 @@ class Rates(NamedTuple):
       factored: shape (rows,).
     """
 
-    momenta: jax.Array
-    second_moments: jax.Array
-    factored: jax.Array
+    momenta: jax.Array | np.ndarray
+    second_moments: jax.Array | np.ndarray
+    factored: jax.Array | np.ndarray
 
 
 def factored_axes(shape: Sequence[int]) -> tuple[int, int] | None:

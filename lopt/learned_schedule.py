@@ -142,7 +142,7 @@ def start_at_one(theta: Theta) -> None:
     theta["rnn_params"]["step_size"]["b"] = bias
 
 
-def advance(state: Any, value: jax.Array, num_steps: int) -> tuple[jax.Array, Any]:
+def advance(state: Any, value: Any, num_steps: int) -> tuple[jax.Array, Any]:
     """The factor of an update, and the state after it.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 
@@ -19,15 +21,15 @@ def accumulate(
       whose: who needs `value`, for an error.
     """
 
-    def init(pair):
-        return inner.init(pair[0])
+    def init(params: Any):
+        return inner.init(params[0])
 
-    def update(pair, state, params):
-        grads, loss = pair
-        updates, state = inner.update(grads, state, params[0], value=loss)
-        return (updates, jnp.zeros_like(loss)), state
+    def update(updates: Any, state: Any, params: Any = None):
+        grads, loss = updates
+        steps, state = inner.update(grads, state, params[0], value=loss)
+        return (steps, jnp.zeros_like(loss)), state
 
-    steps = optax.MultiSteps(optax.GradientTransformation(init, update), calls)
+    steps: Any = optax.MultiSteps(optax.GradientTransformation(init, update), calls)
 
     def with_loss(tree, loss=0.0):
         return tree, jnp.asarray(loss, jnp.float32)

@@ -85,7 +85,7 @@ def pass_through(feature: int, bank_size: int) -> dict[str, Any]:
     # relu(x) - relu(-x) = x
     first = np.zeros((sum(BLOCKS), HIDDEN), np.float32)
     first[feature, :2] = [1, -1]
-    second = np.diag(np.float32([1, 1, 0, 0]))
+    second = np.diag(np.array([1, 1, 0, 0], np.float32))
     last = np.zeros((HIDDEN, OUTPUTS), np.float32)
     last[:2, 0] = [1, -1]
     blocks = np.split(first, np.cumsum(BLOCKS)[:-1])
