@@ -72,7 +72,7 @@ class Features:
 
     def of(
         self, grad: jax.Array, param: jax.Array, new: Accumulators
-    ) -> tuple[list[jax.Array], Callable[..., jax.Array]]:
+    ) -> tuple[list[jax.Array], Callable[..., list[jax.Array]]]:
         """Arrays that broadcast against the leaf, and the features from them.
 
         Args:
@@ -82,7 +82,7 @@ class Features:
 
         Returns:
           What `blocks.map_blocks` takes: the arrays, and a function of them, or of
-          the same part of each, with features on the first axis.
+          the same part of each, to the features, which broadcast against the leaf.
         """
         arrays = [grad, param, *new.momenta, *new.second_moments, *new.rows]
         axes = accumulators.factored_axes(grad.shape)
@@ -100,16 +100,16 @@ class Features:
         averages, by_row, by_col = rest[:6], rest[6:9], rest[9:]
         factors = [row * col for row, col in zip(by_row, by_col, strict=True)]
         momenta = (m1, m2, m3)
-        return self._stack(grad, param, momenta, second, factors, factors, averages)
+        return self._list(grad, param, momenta, second, factors, factors, averages)
 
     def _of_vector(self, grad, param, m1, m2, m3, second, *rows):
         floor = self.factor_eps
         by_grad = [jax.lax.rsqrt(jnp.maximum(row + floor, floor)) for row in rows]
         by_momentum = [_safe_rsqrt(row + self.momentum_eps) for row in rows]
         momenta = (m1, m2, m3)
-        return self._stack(grad, param, momenta, second, by_grad, by_momentum, rows)
+        return self._list(grad, param, momenta, second, by_grad, by_momentum, rows)
 
-    def _stack(self, grad, param, momenta, second, by_grad, by_momentum, averages):
+    def _list(self, grad, param, momenta, second, by_grad, by_momentum, averages):
         root = jax.lax.rsqrt(second + self.root_eps)
         features = [
             grad,
@@ -128,10 +128,7 @@ class Features:
                 *[jax.lax.rsqrt(x + self.average_eps) for x in averages],
                 *[m * factor for m, factor in zip(momenta, by_momentum, strict=True)],
             ]
-        # Adding zero broadcasts with the sharding of the leaf. Concatenation needs no
-        # transposition under vmap; `jnp.stack` does.
-        zero = jnp.zeros_like(grad)
-        return jax.lax.concatenate([(x + zero)[None] for x in features], 0)
+        return features
 
 
 def _safe_rsqrt(x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ large leaves are taken in blocks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from lopt.blocks import map_blocks, sharers, sum_blocks
+
+# Units up to which a layer is written as sums of products: compilers fuse them with the
+# features, and then nothing is stored between the statistics and the result.
+FEW = 4
 
 
 class Perceptron(NamedTuple):
@@ -32,7 +37,7 @@ class Perceptron(NamedTuple):
 
 def apply(
     network: Perceptron,
-    features: Callable[..., jax.Array],
+    features: Callable[..., list[jax.Array]],
     arrays: Sequence[jax.Array],
     combine: Callable[[jax.Array, jax.Array], jax.Array],
     *,
@@ -43,7 +48,7 @@ def apply(
 
     Args:
       network: in the dtype of the leaf.
-      features: of `arrays`, on a new first axis, as `Features.of` gives them.
+      features: of `arrays`, as `Features.of` gives them.
       arrays: the first one has the shape of the leaf, others broadcast against it.
       combine: of the first two outputs, each of the shape of the leaf: a direction and
         a log-magnitude.
@@ -58,22 +63,21 @@ def apply(
     axes = tuple(range(-len(shape), 0)) if axes is None else axes
 
     def squares(*arrays):
-        return jnp.sum(features(*arrays) ** 2, axes, keepdims=True)
+        return _sums_of_squares(features(*arrays), arrays[0], axes)
 
-    size = 1
-    for axis in axes:
-        size *= shape[axis]
+    size = math.prod(shape[axis] for axis in axes)
     scale = jax.lax.rsqrt(sum_blocks(squares, arrays, shape, axes) / size + eps)
     if len(axes) == len(shape):
         folded = network._replace(first=network.first * scale.reshape(-1, 1))
         return map_blocks(
-            lambda *x: combine(*_outputs(folded, features(*x))), arrays, shape
+            lambda *x: combine(*_outputs(folded, features(*x), x[0])), arrays, shape
         )
-    return map_blocks(
-        lambda scale, *x: combine(*_outputs(network, features(*x) * scale)),
-        [scale, *arrays],
-        shape,
-    )
+
+    def scaled(scale, *arrays):
+        scaled = [x * s for x, s in zip(features(*arrays), scale, strict=True)]
+        return combine(*_outputs(network, scaled, arrays[0]))
+
+    return map_blocks(scaled, [scale, *arrays], shape)
 
 
 def dense(weight: jax.Array, inputs: jax.Array) -> jax.Array:
@@ -82,8 +86,51 @@ def dense(weight: jax.Array, inputs: jax.Array) -> jax.Array:
     return jax.lax.dot_general(weight, inputs, contracted, precision="highest")
 
 
-def _outputs(network: Perceptron, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _sums_of_squares(features: list[jax.Array], like: jax.Array, axes) -> jax.Array:
+    """Over axes of a leaf, which are kept; features on a new first axis.
+
+    One by one, they are summed as they are formed, and what is the same along an axis
+    is summed there once.
+    """
+    kept = jnp.sum(jnp.zeros_like(like), axes, keepdims=True)
+    sums = []
+    for x in features:
+        times = math.prod(like.shape[i] // x.shape[i] for i in axes)
+        sums.append(times * jnp.sum(x**2, axes, keepdims=True) + kept)
+    return jnp.stack(sums)
+
+
+def _outputs(
+    network: Perceptron, features: list[jax.Array], like: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The first two, each of the shape of the leaf."""
+    if len(network.bias) <= FEW:
+        return _few_outputs(network, features)
+    # Adding zero broadcasts with the sharding of the leaf. Concatenation needs no
+    # transposition under vmap; `jnp.stack` does.
+    zero = jnp.zeros_like(like)
+    stacked = jax.lax.concatenate([(x + zero)[None] for x in features], 0)
+    return _many_outputs(network, stacked)
+
+
+def _few_outputs(network, features):
+    def layer(weight, bias, inputs, units):
+        return [
+            sum((weight[i, j] * x for i, x in enumerate(inputs)), bias[j])
+            for j in range(units)
+        ]
+
+    units = len(network.bias)
+    w1, b1, w2, b2 = network.rest
+    hidden = [
+        jax.nn.relu(x) for x in layer(network.first, network.bias, features, units)
+    ]
+    hidden = [jax.nn.relu(x) for x in layer(w1, b1, hidden, units)]
+    direction, magnitude = layer(w2, b2, hidden, 2)
+    return direction, magnitude
+
+
+def _many_outputs(network, features):
     shape = features.shape[1:]
     if sharers() == 1:
         # Simpler loops on a CPU; but an axis that is sharded could not be merged.
