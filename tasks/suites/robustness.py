@@ -2,8 +2,9 @@
 
 AdamW, HyperAdam and MADA as in the suite `default`, with the rates that won its sweeps,
 and at the rate that a user has who did not tune: these are the two tracks. From the
-tuned classifier lead three axes, one at a time: a tenth and ten times the learning
-rate, narrower and wider networks, shorter and longer runs.
+tuned classifier lead five axes, one at a time: a tenth and ten times the learning rate,
+narrower and wider, shallower and deeper networks, smaller and larger batches, shorter
+and longer runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from tasks.suites.axes import LEARNING_RATES, along
 from tasks.suites.base import Entry, Suite
 from tasks.suites.default import DEFAULT
 
-WIDTHS, LENGTHS = ({"width": 16}, {"width": 256}), (250, 4000)
+LENGTHS = 250, 4000
+# Of width 64, depth 2 and batches of 64.
+OTHERS = (
+    *({"width": width} for width in (16, 256)),
+    *({"depth": depth} for depth in (1, 4)),
+    *({"batch_size": size} for size in (16, 256)),
+)
 UNTUNED_RATE = 0.001
 NAMES = "adamw", "hyper_adam", "mada"
 # What `tasks.suites.sweep` did for each of them.
@@ -45,7 +52,7 @@ ROBUSTNESS = Suite(
     description="AdamW, HyperAdam and MADA untuned, at other rates, widths, lengths.",
     entries=(
         *along(_tuned(CLASSIFIER), learning_rate=LEARNING_RATES, steps=LENGTHS),
-        *(dataclasses.replace(_tuned(CLASSIFIER), overrides=w) for w in WIDTHS),
+        *(dataclasses.replace(_tuned(CLASSIFIER), overrides=o) for o in OTHERS),
         _untuned(CLASSIFIER),
         _tuned(LANGUAGE),
         _untuned(LANGUAGE),

@@ -12,15 +12,6 @@ import pytest
 import lopt
 from lopt import door
 
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 MUON = lopt.celo2.pass_through("muon")
 PARAMS = {
     "token_embedding": {"table": jnp.linspace(-1, 1, 12).reshape(4, 3)},

@@ -12,14 +12,6 @@ import lopt
 LOSSES = np.float32([2.0, 1.5, 1.8, 1.2, 1.1, 1.0])
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def theta():
     """All of it matters: biases, and the initial state."""

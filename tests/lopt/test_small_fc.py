@@ -34,14 +34,6 @@ def draw(seed, scale=1.0, shapes=SHAPES):
     return {k: np.float32(scale * rng.normal(size=s)) for k, s in shapes.items()}
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def theta():
     """All of it matters: offsets of decays, and biases."""

@@ -15,14 +15,6 @@ FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "mulo"
 STATE = ("lstm_hidden", "lstm_cell", "loss_means", "loss_running_min")
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Bounds leave room for what optimizations change in the last bits."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Trace:
     """The arrays of a file, by their group, and the optimizer that made them."""
 

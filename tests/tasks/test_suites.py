@@ -172,15 +172,19 @@ def test_robustness_is_the_default_suite_off_its_settings():
             assert all(spec.endswith("(learning_rate=0.001)") for spec in specs)
         else:
             assert len(specs & tuned[e.task]) == 3
-    assert sum(map(len, found.values())) == 9 + 4 * 3 + 3 * 3
-    assert list(found)[:5] == [
+    assert sum(map(len, found.values())) == 9 + 8 * 3 + 3 * 3
+    assert list(found)[:9] == [
         ("digits-mlp", 1000, "tuned"),
         ("digits-mlp", 250, "tuned"),
         ("digits-mlp", 4000, "tuned"),
         ("digits-mlp(width=16)", 1000, "tuned"),
         ("digits-mlp(width=256)", 1000, "tuned"),
+        ("digits-mlp(depth=1)", 1000, "tuned"),
+        ("digits-mlp(depth=4)", 1000, "tuned"),
+        ("digits-mlp(batch_size=16)", 1000, "tuned"),
+        ("digits-mlp(batch_size=256)", 1000, "tuned"),
     ]
-    assert len(plan(suite)) == 30
+    assert len(plan(suite)) == 42
 
 
 def test_mulo_mini_runs_every_model_in_each_parametrization():
