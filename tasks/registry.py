@@ -130,7 +130,7 @@ def describe(name: str) -> str:
 
     Example:
       >>> describe("digits-mlp")  # doctest: +ELLIPSIS
-      "digits-mlp(width=64, depth=2, batch_size=64, size=None, parametrization=..."
+      "digits-mlp(width=64, depth=2, batch_size=64, size=None, grey=False, ..."
     """
     return _call(name, _defaults(name))
 

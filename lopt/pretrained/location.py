@@ -115,7 +115,7 @@ def _fetch(repo: str, patterns: Sequence[str]) -> pathlib.Path:
         "you can, and give the path of its folder or file."
     )
     try:
-        import huggingface_hub
+        import huggingface_hub  # pyrefly: ignore[missing-import]
     except ImportError as error:
         raise ValueError(
             f"{repo!r} is a name of the Hugging Face Hub, and huggingface_hub is not "
